@@ -1,0 +1,1 @@
+"""Files an administrator installs: service units and the configuration of the demo."""

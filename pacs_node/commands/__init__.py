@@ -1,0 +1,1 @@
+"""The commands of `pulmolink`, one file a family; each is imported only when it runs."""

@@ -1,0 +1,1 @@
+"""The DICOM network. The only place that imports pynetdicom."""

@@ -1,0 +1,1 @@
+"""What goes back to PACS. The only place that imports highdicom."""
