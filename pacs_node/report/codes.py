@@ -37,11 +37,11 @@ MODALITIES = {
 }
 OTHER_MODALITY = Code("OT", "DCM", "Other Modality")
 
-# CID 222 and TID 312
+# CID 222
+NORMALITY = Code("121402", "DCM", "Normality")
 NORMAL = Code("17621005", "SCT", "Normal")
 ABNORMALLY_HIGH = Code("371879000", "SCT", "Abnormally High")
 NORMALITY_UNDETERMINED = Code("371934000", "SCT", "Normality Undetermined")
-NORMAL_RANGE_UPPER_LIMIT = Code("371933006", "SCT", "Normal Range Upper Limit")
 
 # CID 6135 and the concept it answers
 QUALITY_ASSESSMENT = Code("111050", "DCM", "Quality Assessment")

@@ -13,6 +13,7 @@ from highdicom.sr import (
     TextContentItem,
 )
 from pydicom.sr.coding import Code
+from pydicom.valuerep import DS
 
 from pacs_node.report import codes
 from pacs_node.report.header import Header
@@ -72,9 +73,12 @@ def _code(name: Code, value: Code) -> CodeContentItem:
 
 
 def _number(name: Code, value: float, unit: Code) -> NumContentItem:
-    return NumContentItem(
+    item = NumContentItem(
         name=name, value=value, unit=unit, relationship_type=RelationshipTypeValues.HAS_ACQ_CONTEXT
     )
+    if isinstance(value, int):  # highdicom writes a count of pixels as "1955.0"
+        item.MeasuredValueSequence[0].NumericValue = DS(str(value))
+    return item
 
 
 def _text(name: Code, value: str) -> TextContentItem:

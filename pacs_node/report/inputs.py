@@ -22,6 +22,9 @@ from storage.records import Report
 RESEARCH_ONLY = "RESEARCH USE ONLY - not for diagnosis"
 """Stands in every output."""
 
+SYNTHETIC_DEMO = "SYNTHETIC DEMO MODEL - trained on phantoms only; its numbers mean nothing for a patient"
+"""Stands in every output of a model that learnt from phantoms."""
+
 LONGEST_DISPLAY_SIDE = 1024
 
 _AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e][\x20-\x5b\x5d-\x7e]{0,15}")

@@ -15,17 +15,16 @@ from highdicom.sr import (
     CodedConcept,
     CompositeContentItem,
     Comprehensive3DSR,
+    ContainerContentItem,
+    ContentSequence,
     DeviceObserverIdentifyingAttributes,
     FindingSite,
     GraphicTypeValues,
     ImageContentItem,
     ImageRegion,
     Measurement,
-    MeasurementProperties,
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
-    NormalRangeProperties,
-    NumContentItem,
     ObservationContext,
     ObserverContext,
     PlanarROIMeasurementsAndQualitativeEvaluations,
@@ -47,9 +46,8 @@ from pydicom.valuerep import DT
 from pacs_node.report import codes, identifiers
 from pacs_node.report.header import Header, plain_text
 from pacs_node.report.image_library import image_library
-from pacs_node.report.inputs import RESEARCH_ONLY, ReportInputs, clipped_patch
+from pacs_node.report.inputs import RESEARCH_ONLY, SYNTHETIC_DEMO, ReportInputs, clipped_patch
 from pacs_node.report.quality import InputQuality, input_qualities
-from pacs_node.report.waveform_items import teach_highdicom_waveforms
 from pacs_node.report.writing import (
     add_equipment_and_times,
     add_patient_and_study,
@@ -70,11 +68,15 @@ def structured_report(inputs: ReportInputs) -> bytes:
     The same inputs give the same bytes. The document belongs to the radiograph's study, in a series of its
     own; it is PRELIMINARY and UNVERIFIED until a person says otherwise, and qualified as RESEARCH.
     """
-    teach_highdicom_waveforms()
     radiograph, ecg = inputs.radiograph_header, inputs.ecg_header
+    tree = _tree(inputs)[0]
+    # highdicom 0.28 copies and re-reads the tree it is given, and reads no WAVEFORM item (`KeyError`). It has
+    # the bare root here, and the tree follows: it would only have searched it for evidence, given in full above.
+    root = ContainerContentItem(name=codes.IMAGING_MEASUREMENT_REPORT, template_id="1500")
+    root.ContentSequence = ContentSequence()
     document = Comprehensive3DSR(
         evidence=[_evidence(radiograph), _evidence(ecg)],
-        content=_tree(inputs),
+        content=root,
         series_instance_uid=_uid(inputs, identifiers.SR_SERIES),
         series_number=SERIES_NUMBER,
         sop_instance_uid=_uid(inputs, identifiers.SR_DOCUMENT),
@@ -89,6 +91,7 @@ def structured_report(inputs: ReportInputs) -> bytes:
         coding_schemes=[codes.local_scheme()],
         specific_character_set=None,
     )
+    document.ContentSequence = tree.ContentSequence
     add_patient_and_study(document, radiograph)
     add_equipment_and_times(document, inputs)
     for equipment in document.ContributingEquipmentSequence:
@@ -170,7 +173,10 @@ def _estimate_group(inputs: ReportInputs) -> MeasurementsAndQualitativeEvaluatio
                 derivation=codes.CALCULATED,
             ),
         ],
-        qualitative_evaluations=[_quality(inputs, quality) for quality in input_qualities(inputs)],
+        qualitative_evaluations=[
+            _normality(inputs),
+            *(_quality(inputs, quality) for quality in input_qualities(inputs)),
+        ],
         source_images=[
             SourceImageForMeasurementGroup(
                 referenced_sop_class_uid=radiograph.sop_class_uid,
@@ -180,8 +186,11 @@ def _estimate_group(inputs: ReportInputs) -> MeasurementsAndQualitativeEvaluatio
     )
     content = group[0].ContentSequence
     content.append(_reference(inputs.ecg_header, RelationshipTypeValues.CONTAINS))
-    for text in _comments(inputs):
+    for text in _explanations(inputs):
         content.append(_comment(text, RelationshipTypeValues.CONTAINS))
+    # Warnings go before the first number, after the two tracking items: nobody shall read it without them.
+    for position, text in enumerate(_warnings(inputs), start=2):
+        content.insert(position, _comment(text, RelationshipTypeValues.CONTAINS))
     return group
 
 
@@ -194,9 +203,6 @@ def _estimate(inputs: ReportInputs) -> Measurement:
         unit=codes.MILLIMETRE_OF_MERCURY,
         derivation=codes.ESTIMATED,
         finding_sites=[FindingSite(anatomic_location=codes.PULMONARY_ARTERY)],
-        properties=MeasurementProperties(
-            normality=_normality(inputs), normal_range_properties=_normal_range()
-        ),
         referenced_images=[
             SourceImageForMeasurement(
                 referenced_sop_class_uid=radiograph.sop_class_uid,
@@ -214,31 +220,25 @@ def _estimate(inputs: ReportInputs) -> Measurement:
     return estimate
 
 
-def _normality(inputs: ReportInputs) -> Code:
+def _normality(inputs: ReportInputs) -> QualitativeEvaluation:
     """How the estimate lies to the limit of normal: stated only where the whole interval lies on one side.
 
     The interval is tens of mmHg wide; calling a point estimate within it normal would reassure falsely.
     """
+    verdict = codes.NORMALITY_UNDETERMINED
     if inputs.prediction.interval_low_mmhg > UPPER_LIMIT_OF_NORMAL_MMHG:
-        return codes.ABNORMALLY_HIGH
-    if inputs.prediction.interval_high_mmhg <= UPPER_LIMIT_OF_NORMAL_MMHG:
-        return codes.NORMAL
-    return codes.NORMALITY_UNDETERMINED
-
-
-def _normal_range() -> NormalRangeProperties:
-    return NormalRangeProperties(
-        values=[
-            NumContentItem(
-                name=codes.NORMAL_RANGE_UPPER_LIMIT,
-                value=UPPER_LIMIT_OF_NORMAL_MMHG,
-                unit=codes.MILLIMETRE_OF_MERCURY,
-                relationship_type=RelationshipTypeValues.HAS_PROPERTIES,
-            )
-        ],
-        description="Normality compares the whole prediction interval with this limit; it is no diagnosis",
-        authority="2022 ESC/ERS Guidelines for pulmonary hypertension",
-    )
+        verdict = codes.ABNORMALLY_HIGH
+    elif inputs.prediction.interval_high_mmhg <= UPPER_LIMIT_OF_NORMAL_MMHG:
+        verdict = codes.NORMAL
+    normality = QualitativeEvaluation(name=codes.NORMALITY, value=verdict)
+    normality[0].ContentSequence = [
+        _comment(
+            f"the whole prediction interval compared with {UPPER_LIMIT_OF_NORMAL_MMHG} mmHg, the upper limit "
+            "of normal (2022 ESC/ERS guidelines); a statement about the number, not a diagnosis",
+            RelationshipTypeValues.HAS_PROPERTIES,
+        )
+    ]
+    return normality
 
 
 def _parameters(inputs: ReportInputs) -> list[str]:
@@ -308,23 +308,23 @@ def _comment(text: str, relationship: RelationshipTypeValues) -> TextContentItem
     return TextContentItem(name=codes.COMMENT, value=text, relationship_type=relationship)
 
 
-def _comments(inputs: ReportInputs) -> list[str]:
+def _warnings(inputs: ReportInputs) -> list[str]:
     model = inputs.prediction.model
-    comments = [RESEARCH_ONLY]
+    warnings = [RESEARCH_ONLY, plain_text(f"Model {model.name} {model.version}, sha256 {model.digest}")]
     if inputs.is_synthetic_demo:
-        comments.append(
-            "SYNTHETIC DEMO MODEL - trained on phantoms only; its numbers mean nothing for a patient"
-        )
+        warnings.insert(1, SYNTHETIC_DEMO)
+    return warnings
+
+
+def _explanations(inputs: ReportInputs) -> list[str]:
     zone = inputs.written_at.tzinfo
-    comments += [
-        f"Model {model.name} {model.version}, sha256 {model.digest}",
+    return [
         "Radiograph of " + _when(inputs.radiograph_at.astimezone(zone), inputs.radiograph_date_only),
         "ECG of " + _when(inputs.ecg_at.astimezone(zone), inputs.ecg_date_only),
         "The estimate is the mean of the nine patches below. The "
         f"{inputs.prediction.interval_level * 100:g} % prediction interval, not the estimate alone, "
         "is the answer",
     ]
-    return [plain_text(comment) for comment in comments]
 
 
 def _when(at: datetime, date_only: bool) -> str:
