@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the receiver and the command line name these types without paying for numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 """The order of the leads everywhere in pulmolink."""
+
+
+LAYOUT_COLUMNS: dict[str, dict[str, int]] = {
+    layout: {lead: index // rows for index, lead in enumerate(LEADS)}
+    for layout, rows in (("3x4", 3), ("6x2", 6), ("12x1", 12))
+}
+"""Which column of a sheet a lead stands in; columns follow one another in time."""
+
+PIXELS_SHAPE = (12, 48, 224, 3)
+"""Leads, height, width, RGB (Yoon et al. 2.2)."""
 
 
 class EcgSource(StrEnum):
@@ -50,6 +63,10 @@ class EcgRefused(Exception):
         self.detail = detail
         self.hint = hint
 
+    def __reduce__(self) -> tuple[type[EcgRefused], tuple[RefusalReason, str, str]]:
+        """Pickle by the three fields: untrusted files are opened in a child process that sends this back."""
+        return (EcgRefused, (self.reason, self.detail, self.hint))
+
 
 @dataclass(frozen=True, kw_only=True)
 class QualityFinding:
@@ -62,7 +79,13 @@ class QualityFinding:
 
 @dataclass(frozen=True, kw_only=True)
 class RenderStyle:
-    """How a lead image looks. Part of a model package's preprocessing; recorded with every result."""
+    """How a lead image looks. Part of a model package's preprocessing; recorded with every result.
+
+    Raises
+    ------
+    ValueError
+        For a layout that is not in `LAYOUT_COLUMNS`, or a number that is not positive and finite.
+    """
 
     layout: str = "3x4"  # which seconds of the recording each lead shows: columns in time order
     seconds_per_lead: float = 2.5
@@ -70,6 +93,27 @@ class RenderStyle:
     paper_mm_per_second: float = 25.0
     paper_mm_per_millivolt: float = 10.0
     grid: bool = True
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUT_COLUMNS:
+            raise ValueError(f"layout {self.layout!r} is not one of {', '.join(LAYOUT_COLUMNS)}")
+        for name in (
+            "seconds_per_lead",
+            "millivolts_full_height",
+            "paper_mm_per_second",
+            "paper_mm_per_millivolt",
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{name} must be a number, not {type(value).__name__}")
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be positive and finite, not {value}")
+        if not isinstance(self.grid, bool):
+            raise ValueError(f"grid must be true or false, not {self.grid!r}")
+
+    def window_start(self, lead: str) -> float:
+        """The second of the recording at which this style starts to show `lead`."""
+        return LAYOUT_COLUMNS[self.layout][lead] * self.seconds_per_lead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,3 +129,9 @@ class LeadImages:
     quality: tuple[QualityFinding, ...]
     sampling_hz: float
     signals_mv: NDArray[np.float32]  # [12, samples], NaN where the page shows nothing
+
+    def __post_init__(self) -> None:
+        if self.pixels.shape != PIXELS_SHAPE or self.pixels.dtype != "uint8":
+            raise ValueError(f"pixels are {self.pixels.shape} {self.pixels.dtype}, not {PIXELS_SHAPE} uint8")
+        if self.signals_mv.ndim != 2 or self.signals_mv.shape[0] != len(LEADS):
+            raise ValueError(f"signals are {self.signals_mv.shape}, not one row a lead")
