@@ -99,6 +99,15 @@ class Instance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredInstance:
+    """An instance and its row."""
+
+    instance_id: int
+    instance: Instance
+    purged_at: datetime | None  # when retention gave up its bytes; the row stays
+
+
+@dataclass(frozen=True, kw_only=True)
 class Match:
     """A radiograph, the ECG chosen for it if there is one, and how far its estimate has come.
 
@@ -145,6 +154,20 @@ class Report:
     sha256: str
     size_bytes: int
     created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewReport:
+    """A report whose bytes are already an object, about to get its row."""
+
+    kind: ReportKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    sha256: str
+    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,228 @@
+"""Each report's way to each destination, claimed and settled on its own: none blocks another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, bindparam, exists, func, insert, select, update
+
+from storage import rows
+from storage.claims import Claim
+from storage.connections import Connections
+from storage.errors import RowMissing
+from storage.records import Delivery, DeliveryState, MatchState, ReportKind
+from storage.schema import deliveries, matches, reports
+from storage.transaction import move_match
+from storage.transitions import check_delivery, delivery_step
+
+
+class Deliveries(Connections):
+    """Claims and results of deliveries."""
+
+    def claim_delivery(
+        self, destination: str, owner: str, lease_seconds: float, now: datetime
+    ) -> Delivery | None:
+        """Lease the delivery to `destination` that has been due longest, and count the attempt.
+
+        Among those due since the same instant, as after `hasten`, the one made first goes first. None:
+        nothing is due.
+        """
+        row = _CLAIM.run(
+            self,
+            rows.SELECT_DELIVERIES,
+            owner=owner,
+            lease_seconds=lease_seconds,
+            now=now,
+            destination=destination,
+        )
+        return None if row is None else rows.delivery(row)
+
+    def extend_delivery_lease(
+        self, delivery_id: int, owner: str, lease_seconds: float, now: datetime
+    ) -> bool:
+        """Hold a delivery for `lease_seconds` from now on. False: the lease is lost, stop sending."""
+        with self.writing() as connection:
+            changed = connection.execute(
+                update(deliveries)
+                .where(deliveries.c.delivery_id == delivery_id, deliveries.c.lease_owner == owner)
+                .values(lease_until=now + timedelta(seconds=lease_seconds))
+            )
+        return changed.rowcount == 1
+
+    def release_delivery(self, delivery_id: int, owner: str) -> bool:
+        """Give a delivery back untried; the attempt does not count."""
+        with self.writing() as connection:
+            changed = connection.execute(
+                update(deliveries)
+                .where(deliveries.c.delivery_id == delivery_id, deliveries.c.lease_owner == owner)
+                .values(lease_owner=None, lease_until=None, attempts=deliveries.c.attempts - 1)
+            )
+        return changed.rowcount == 1
+
+    def delivered(self, delivery_id: int, owner: str, status: int, now: datetime) -> bool:
+        """Note that the destination took it (`status` success or a warning). False: the lease was lost.
+
+        With a match's last delivery the match goes from REPORTED to DELIVERED in the same transaction.
+        """
+        with self.writing() as connection:
+            match_id = self._settle(
+                connection,
+                delivery_id,
+                owner,
+                DeliveryState.DELIVERED,
+                last_status=status,
+                last_error="",
+                delivered_at=now,
+            )
+            if match_id is not None:
+                _finish_match(connection, match_id, now)
+        return match_id is not None
+
+    def retry_delivery(
+        self, delivery_id: int, owner: str, status: int | None, error: str, due_at: datetime
+    ) -> bool:
+        """Note a failed try, due again at `due_at`; `status` None: no answer. False: the lease was lost."""
+        with self.writing() as connection:
+            settled = self._settle(
+                connection,
+                delivery_id,
+                owner,
+                DeliveryState.PENDING,
+                last_status=status,
+                last_error=error,
+                due_at=due_at,
+            )
+        return settled is not None
+
+    def fail_delivery(self, delivery_id: int, owner: str, status: int | None, error: str) -> bool:
+        """Note that the destination refused, or that the attempts are spent. False: the lease was lost."""
+        with self.writing() as connection:
+            settled = self._settle(
+                connection, delivery_id, owner, DeliveryState.FAILED, last_status=status, last_error=error
+            )
+        return settled is not None
+
+    def hasten(self, destination: str, now: datetime) -> int:
+        """Make every pending delivery to `destination` due now, for it answers again. Says how many."""
+        with self.writing() as connection:
+            return connection.execute(
+                update(deliveries)
+                .where(
+                    deliveries.c.destination == destination,
+                    deliveries.c.state == DeliveryState.PENDING,
+                    deliveries.c.due_at > now,
+                )
+                .values(due_at=now)
+            ).rowcount
+
+    def redrive(self, now: datetime, *, match_id: int | None = None, destination: str | None = None) -> int:
+        """Make failed deliveries pending again, with fresh attempts: of a match, to a destination, or all.
+
+        Says how many there were.
+        """
+        condition = [deliveries.c.state == _FAILED]
+        if match_id is not None:
+            condition.append(deliveries.c.match_id == match_id)
+        if destination is not None:
+            condition.append(deliveries.c.destination == destination)
+        with self.writing() as connection:
+            return connection.execute(
+                update(deliveries).where(*condition).values(state=_REDRIVEN, attempts=0, due_at=now)
+            ).rowcount
+
+    def add_deliveries(
+        self, match_id: int, destination: str, kinds: Collection[ReportKind], now: datetime
+    ) -> int:
+        """Send a match's stored reports of `kinds` to `destination`, again or for the first time.
+
+        What is on its way already stays as it is. A match that was DELIVERED or COMMITTED goes back to
+        REPORTED.
+
+        Returns
+        -------
+        int
+            How many deliveries are pending now that were not before.
+        """
+        added = 0
+        with self.writing() as connection:
+            state = connection.scalar(
+                select(matches.c.state).where(matches.c.match_id == match_id).with_for_update()
+            )
+            if state is None:
+                raise RowMissing("match", match_id)
+            wanted = connection.execute(
+                select(reports.c.report_id, deliveries.c.delivery_id, deliveries.c.state)
+                .outerjoin(
+                    deliveries,
+                    (deliveries.c.report_id == reports.c.report_id)
+                    & (deliveries.c.destination == destination),
+                )
+                .where(reports.c.match_id == match_id, reports.c.kind.in_(kinds))
+                .order_by(reports.c.report_id)
+            ).all()
+            for report_id, delivery_id, delivery_state in wanted:
+                if delivery_id is None:
+                    connection.execute(
+                        insert(deliveries), rows.new_delivery(report_id, match_id, destination, now)
+                    )
+                elif delivery_state != DeliveryState.PENDING:
+                    check_delivery(delivery_id, delivery_state, DeliveryState.PENDING)
+                    connection.execute(
+                        update(deliveries)
+                        .where(deliveries.c.delivery_id == delivery_id)
+                        .values(state=DeliveryState.PENDING, attempts=0, due_at=now)
+                    )
+                else:
+                    continue
+                added += 1
+            if added and state in {MatchState.DELIVERED, MatchState.COMMITTED}:
+                move_match(connection, match_id, MatchState.REPORTED, owner=None, updated_at=now)
+        return added
+
+    def _settle(
+        self, connection: Connection, delivery_id: int, owner: str, new: DeliveryState, **values: object
+    ) -> int | None:
+        """Take a delivery that `owner` holds to `new`, ending its lease. Its match, or None if not held."""
+        row = connection.execute(_HELD, {"delivery_id": delivery_id}).one_or_none()
+        if row is None:
+            raise RowMissing("delivery", delivery_id)
+        if row.lease_owner != owner:
+            return None
+        check_delivery(delivery_id, row.state, new)
+        connection.execute(
+            update(deliveries)
+            .where(deliveries.c.delivery_id == delivery_id)
+            .values(state=new, lease_owner=None, lease_until=None, **values)
+        )
+        return int(row.match_id)
+
+
+def _finish_match(connection: Connection, match_id: int, now: datetime) -> None:
+    # The match's row is locked first: two last deliveries at once must not each miss the other's.
+    state = connection.scalar(select(matches.c.state).where(matches.c.match_id == match_id).with_for_update())
+    outstanding = exists().where(
+        deliveries.c.match_id == match_id,
+        deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.FAILED]),
+    )
+    # A superseded match stays superseded, however late its reports arrive.
+    if state == MatchState.REPORTED and not connection.scalar(select(outstanding)):
+        move_match(connection, match_id, MatchState.DELIVERED, owner=None, updated_at=now)
+
+
+_FAILED, _REDRIVEN = delivery_step(DeliveryState.FAILED, DeliveryState.PENDING)
+_CLAIM = Claim(
+    deliveries,
+    deliveries.c.delivery_id,
+    [(deliveries.c.destination == bindparam("destination")) & (deliveries.c.state == DeliveryState.PENDING)],
+    {
+        "first_tried_at": func.coalesce(
+            deliveries.c.first_tried_at, bindparam("now", type_=deliveries.c.due_at.type)
+        )
+    },
+)
+_HELD = (
+    select(deliveries.c.state, deliveries.c.lease_owner, deliveries.c.match_id)
+    .where(deliveries.c.delivery_id == bindparam("delivery_id"))
+    .with_for_update()
+)

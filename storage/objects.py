@@ -1,0 +1,282 @@
+"""Keep bytes under their sha256 in a folder: `root/ab/cd/<sha256>`. Names come from digests and nothing else.
+
+An object that `put` returned for survives a power failure. What refers to it, and since when, belongs to the
+rows.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.errors import NO_SPACE, ObjectDamaged, ObjectMissing, StorageFull, StorageUnavailable
+
+TEMPORARY = "tmp"
+LOCK = "lock"
+READ_BYTES = 1 << 20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_FOLDER = re.compile(r"[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """What `put` kept."""
+
+    sha256: str
+    size_bytes: int
+    created: bool  # False: the same bytes were already there
+
+
+class ObjectStore:
+    """A content-addressed folder, private to its user (folders 0700, files 0600).
+
+    Any number of threads, processes and machines may use one folder at once, if its file system has atomic
+    renames and `flock` (local ones and NFSv4 do). Deleting takes the folder's lock for itself and `put`
+    shares it for the moment in which it decides that an object is already there, so that an object never goes
+    away under a sender that was just told it exists.
+
+    Parameters
+    ----------
+    root
+        The folder; made if absent.
+
+    Raises
+    ------
+    StorageUnavailable
+        If the folder cannot be made or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._temporary = root / TEMPORARY
+        # Folders whose own entry in their parent this process has made durable.
+        self._durable: set[Path] = set()
+        with _translated("open", root):
+            self._temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            _sync_folder(root)
+            _sync_folder(root.parent)
+
+    def put(self, data: bytes | Iterable[bytes]) -> StoredObject:
+        """Keep `data`; when this returns, its bytes and every folder entry on the way to them are on disk.
+
+        Raises
+        ------
+        StorageFull
+            If the volume, the quota or the file-size limit is reached. Nothing partial stays.
+        StorageUnavailable
+            If the folder cannot be written for another reason.
+        """
+        with _translated("write", self.root):
+            if isinstance(data, bytes):
+                sha256 = hashlib.sha256(data).hexdigest()
+                if self._keep_present(sha256, len(data)):
+                    return StoredObject(sha256=sha256, size_bytes=len(data), created=False)
+                data = (data,)
+            temporary, sha256, size_bytes = self._write_temporary(data)
+            try:
+                created = not self._keep_present(sha256, size_bytes)
+                if created:
+                    self._move_into_place(temporary, sha256)
+            finally:
+                temporary.unlink(missing_ok=True)
+            return StoredObject(sha256=sha256, size_bytes=size_bytes, created=created)
+
+    def get(self, sha256: str, *, verify: bool = True) -> bytes:
+        """The bytes kept under `sha256`.
+
+        Raises
+        ------
+        ObjectMissing
+            If there are none.
+        ObjectDamaged
+            If `verify` and they have another digest.
+        """
+        path = self.path(sha256)
+        with _translated("read", self.root):
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                raise ObjectMissing(sha256) from None
+        if verify and hashlib.sha256(data).hexdigest() != sha256:
+            raise ObjectDamaged(sha256, len(data))
+        return data
+
+    def check(self, sha256: str) -> None:
+        """Pass if the bytes under `sha256` are whole; read in pieces, of any size. Raises as `get`."""
+        digest = hashlib.sha256()
+        size_bytes = 0
+        with _translated("read", self.root):
+            try:
+                with self.path(sha256).open("rb") as file:
+                    while piece := file.read(READ_BYTES):
+                        digest.update(piece)
+                        size_bytes += len(piece)
+            except FileNotFoundError:
+                raise ObjectMissing(sha256) from None
+        if digest.hexdigest() != sha256:
+            raise ObjectDamaged(sha256, size_bytes)
+
+    def path(self, sha256: str) -> Path:
+        """Where `sha256` lies or would lie. `ValueError` if it is not 64 lower-case hexadecimal digits."""
+        if _DIGEST.fullmatch(sha256) is None:
+            raise ValueError("not a sha256 in lower-case hexadecimal")
+        return self.root / sha256[:2] / sha256[2:4] / sha256
+
+    def exists(self, sha256: str) -> bool:
+        """Whether something is kept under `sha256`; its bytes are not looked at."""
+        return self.path(sha256).is_file()
+
+    def size_bytes(self, sha256: str) -> int | None:
+        """The size of what is kept under `sha256`, or None if nothing is."""
+        try:
+            return self.path(sha256).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def delete(self, sha256: str, *, unused_for_seconds: float) -> bool:
+        """Remove an object, unless something was put there within the last `unused_for_seconds`.
+
+        A sender puts an object before its row is committed. The age guards that moment: it must be longer
+        than any transaction takes (an hour is plenty).
+
+        Returns
+        -------
+        bool
+            True if it is gone now, False if it is too young. An absent object counts as gone.
+        """
+        path = self.path(sha256)
+        with _translated("delete", self.root), self._locked(fcntl.LOCK_EX):
+            try:
+                if time.time() - path.stat().st_mtime < unused_for_seconds:
+                    return False
+            except FileNotFoundError:
+                return True
+            path.unlink()
+        _sync_folder(path.parent)
+        return True
+
+    def digests(self) -> Iterator[str]:
+        """The digest of every object, in order. Objects put or deleted meanwhile may or may not appear."""
+        for first in _sorted_names(self.root):
+            if _FOLDER.fullmatch(first):
+                for second in _sorted_names(self.root / first):
+                    for name in _sorted_names(self.root / first / second):
+                        if _DIGEST.fullmatch(name):
+                            yield name
+
+    def sweep_temporary(self, older_than_seconds: float) -> int:
+        """Remove what killed writers left, and say how many files. Younger files may still be written to."""
+        swept = 0
+        with _translated("sweep", self.root):
+            for name in _sorted_names(self._temporary):
+                path = self._temporary / name
+                try:
+                    if time.time() - path.stat().st_mtime >= older_than_seconds:
+                        path.unlink()
+                        swept += 1
+                except FileNotFoundError:
+                    continue  # its writer finished, or another sweep was quicker
+        return swept
+
+    def _keep_present(self, sha256: str, size_bytes: int) -> bool:
+        """Whether these bytes are already there for good; their age then starts anew (see `delete`)."""
+        path = self.path(sha256)
+        # A look before the lock: most objects are new.
+        if not path.exists():
+            return False
+        with self._locked(fcntl.LOCK_SH):
+            try:
+                # Another size is what a failing volume leaves; the good bytes then replace it.
+                if path.stat().st_size != size_bytes:
+                    return False
+                os.utime(path)
+            except FileNotFoundError:
+                return False
+        # Whoever put it may have been killed between the rename and this.
+        self._make_durable(path)
+        return True
+
+    def _write_temporary(self, pieces: Iterable[bytes]) -> tuple[Path, str, int]:
+        digest = hashlib.sha256()
+        size_bytes = 0
+        handle, name = tempfile.mkstemp(dir=self._temporary)  # mode 0600
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                for piece in pieces:
+                    digest.update(piece)
+                    size_bytes += len(piece)
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary, digest.hexdigest(), size_bytes
+
+    def _move_into_place(self, temporary: Path, sha256: str) -> None:
+        path = self.path(sha256)
+        path.parent.parent.mkdir(mode=0o700, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with self._locked(fcntl.LOCK_SH):
+            temporary.rename(path)
+        self._make_durable(path)
+
+    def _make_durable(self, path: Path) -> None:
+        """Put the entries of `path` and of its two folders on disk, those of the folders once a process."""
+        _sync_folder(path.parent)
+        for folder in (path.parent, path.parent.parent):
+            if folder not in self._durable:
+                _sync_folder(folder.parent)
+                self._durable.add(folder)
+
+    @contextmanager
+    def _locked(self, kind: int) -> Iterator[None]:
+        # A descriptor of its own for each use: flock belongs to the open file, so threads must not share one.
+        descriptor = os.open(self.root / LOCK, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, kind)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sorted_names(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+@contextmanager
+def _translated(operation: str, root: Path) -> Iterator[None]:
+    """Turn the operating system's errors into ours. `root` is configuration, so it may be named."""
+    try:
+        yield
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "")
+        if name in NO_SPACE:
+            raise StorageFull(operation, str(root)) from error
+        raise StorageUnavailable(
+            f"cannot {operation} objects in {root}: {name or type(error).__name__}",
+            "check that the folder exists, that this user may write it, and that its volume is mounted",
+        ) from error

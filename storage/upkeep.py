@@ -1,0 +1,182 @@
+"""What the scheduler does to rows: close windows, end leases, give up the inputs that nobody pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, CompoundSelect, and_, delete, exists, or_, select, union, update
+
+from storage import rows
+from storage.connections import Connections
+from storage.objects import ObjectStore
+from storage.records import Disposition, MatchState, StoredInstance
+from storage.schema import chest_features, deliveries, instances, matches, reports
+from storage.transitions import match_step
+
+WINDOW_CLOSED = "window_closed: no usable ECG of this patient came inside the window"
+BATCH = 500
+"""Digests asked about in one statement."""
+
+
+class Upkeep(Connections):
+    """Regular chores. Each may be repeated, and run on several machines, without harm."""
+
+    def close_windows(self, now: datetime, window: timedelta) -> int:
+        """Take each WAITING match whose radiograph is older than `window` to UNPAIRED, and say how many."""
+        outside = select(instances.c.instance_id).where(
+            instances.c.instance_id == matches.c.radiograph_id, instances.c.acquired_at < now - window
+        )
+        with self.writing() as connection:
+            return connection.execute(
+                update(matches)
+                .where(matches.c.state == _OPEN, exists(outside))
+                .values(
+                    state=_CLOSED,
+                    reason=WINDOW_CLOSED,
+                    lease_owner=None,
+                    lease_until=None,
+                    attempts=0,
+                    updated_at=now,
+                )
+            ).rowcount
+
+    def clear_ended_leases(self, now: datetime) -> int:
+        """Forget the leases that ended, of matches and deliveries, and say how many.
+
+        Work under an ended lease may be claimed without this; forgetting it makes a late result of the former
+        owner be dropped for certain.
+        """
+        with self.writing() as connection:
+            return sum(
+                connection.execute(
+                    update(queue).where(queue.c.lease_until <= now).values(lease_owner=None, lease_until=None)
+                ).rowcount
+                for queue in (matches, deliveries)
+            )
+
+    def unpaired_inputs(self, received_before: datetime, limit: int) -> tuple[StoredInstance, ...]:
+        """The oldest inputs received before an instant whose bytes nobody needs.
+
+        An input is needed if it is HELD, if any match, superseded or not, used it together with an ECG, or if
+        its match waits, is held or failed. Its bytes are needed also if a needed input or a report has the
+        same ones.
+        """
+        found = (
+            rows.SELECT_INSTANCES.where(
+                instances.c.purged_at.is_(None),
+                instances.c.received_at < received_before,
+                _unneeded(instances),
+                ~_shared_with_needed(),
+            )
+            .order_by(instances.c.received_at, instances.c.instance_id)
+            .limit(limit)
+        )
+        with self.reading() as connection:
+            return tuple(map(rows.stored_instance, connection.execute(found)))
+
+    def mark_purged(self, instance_id: int, now: datetime) -> bool:
+        """Note that the bytes of an input are given up, unless it has become needed since it was listed.
+
+        The row stays, with its reason. Chest features of it go.
+
+        Returns
+        -------
+        bool
+            True if it was marked. Its object may be deleted if `referenced_digests` no longer names it.
+        """
+        with self.writing() as connection:
+            marked = connection.execute(
+                update(instances)
+                .where(
+                    instances.c.instance_id == instance_id,
+                    instances.c.purged_at.is_(None),
+                    _unneeded(instances),
+                )
+                .values(purged_at=now)
+            ).rowcount
+            if marked:
+                connection.execute(
+                    delete(chest_features).where(chest_features.c.radiograph_id == instance_id)
+                )
+                connection.execute(
+                    update(matches).where(matches.c.radiograph_id == instance_id).values(chest_digest="")
+                )
+        return bool(marked)
+
+    def referenced_digests(self, among: Sequence[str] | None = None) -> set[str]:
+        """The digests of the objects that rows need: unpurged inputs, reports, displays. Of `among`, if given."""
+        with self.reading() as connection:
+            if among is None:
+                return set(connection.scalars(_referenced()))
+            found: set[str] = set()
+            for start in range(0, len(among), BATCH):
+                found.update(connection.scalars(_referenced(among[start : start + BATCH])))
+            return found
+
+    def sweep_orphans(self, objects: ObjectStore, unused_for_seconds: float) -> int:
+        """Delete the objects that no row needs and nobody put lately, and say how many.
+
+        Killed senders, dropped results and purged inputs leave them. `unused_for_seconds` must be longer than
+        the time from an object's `put` to the commit of its row: an hour is plenty.
+        """
+        swept = 0
+        batch: list[str] = []
+
+        def sweep() -> int:
+            # The rows are read after the folder: a row committed before its object was listed is seen.
+            needed = self.referenced_digests(batch)
+            gone = 0
+            for sha256 in batch:
+                if sha256 not in needed and objects.size_bytes(sha256) is not None:
+                    gone += objects.delete(sha256, unused_for_seconds=unused_for_seconds)
+            batch.clear()
+            return gone
+
+        for digest in objects.digests():
+            batch.append(digest)
+            if len(batch) == BATCH:
+                swept += sweep()
+        return swept + sweep()
+
+
+def _unneeded(row: Any) -> ColumnElement[bool]:
+    """Whether nobody needs the bytes of an instance's `row` for itself."""
+    used = exists().where(
+        or_(matches.c.radiograph_id == row.c.instance_id, matches.c.ecg_id == row.c.instance_id),
+        or_(
+            matches.c.ecg_id.is_not(None),
+            matches.c.state.not_in([MatchState.UNPAIRED, MatchState.SUPERSEDED]),
+        ),
+    )
+    return and_(row.c.disposition != Disposition.HELD, ~used)
+
+
+def _shared_with_needed() -> ColumnElement[bool]:
+    """Whether something that is needed has the same bytes as an `instances` row."""
+    other = instances.alias("other")
+    return or_(
+        exists().where(
+            other.c.sha256 == instances.c.sha256,
+            other.c.instance_id != instances.c.instance_id,
+            other.c.purged_at.is_(None),
+            ~_unneeded(other),
+        ),
+        exists().where(reports.c.sha256 == instances.c.sha256),
+        exists().where(chest_features.c.display_sha256 == instances.c.sha256),
+    )
+
+
+def _referenced(among: Sequence[str] | None = None) -> CompoundSelect[Any]:
+    parts = [
+        select(instances.c.sha256).where(instances.c.purged_at.is_(None)),
+        select(reports.c.sha256),
+        select(chest_features.c.display_sha256),
+    ]
+    if among is not None:
+        parts = [part.where(part.selected_columns[0].in_(among)) for part in parts]
+    return union(*parts)
+
+
+_OPEN, _CLOSED = match_step(MatchState.WAITING, MatchState.UNPAIRED)
