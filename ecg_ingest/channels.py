@@ -186,7 +186,7 @@ def number(dataset: Dataset, keyword: str) -> float | None:
         If something other than one number stands there.
     """
     value = dataset.get(keyword)
-    if value is None or value == "" or value == b"":
+    if value is None or value in ("", b""):
         return None
     try:
         return float(value)

@@ -1,0 +1,186 @@
+"""A vector PDF of a 12-lead ECG to the recording that was drawn on it.
+
+Finds the one page that is an ECG sheet, its scale and its leads, and turns lines back into millivolts. A
+page without text labels or lines (a scan, outlined letters) is refused by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecg_ingest.lead_images import LEADS, EcgRefused, RefusalReason
+from ecg_ingest.page import Page, read_pages
+from ecg_ingest.paper_scale import Pulse, Scale, find_pulse, read_scale
+from ecg_ingest.recording import Recording
+from ecg_ingest.sheet import Cell, Label, Sheet, find_labels, find_traces, read_sheet
+
+SAMPLING_HZ = 500.0  # of the recovered signals; finer than any sheet is drawn
+NOMINAL_SECONDS = (2.5, 5.0, 10.0)
+_NOMINAL_TOLERANCE = 0.1
+MAX_SECONDS_ON_PAGE = 60.0
+
+_LEAST_LABELS = 6  # fewer lead names are words of a text
+_PICTURE_SHARE = 0.25  # of the page: a scan, not a logo
+_RHYTHM_CORRELATION = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class EcgSheet:
+    """What a page gave."""
+
+    recording: Recording
+    layout: str  # "3x4+1", "6x2", ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What could make a page an ECG."""
+
+    page: Page
+    labels: list[Label]
+    traces: list[NDArray[np.float64]]
+    pulses: list[Pulse]
+
+    @property
+    def names(self) -> int:
+        """Different leads named."""
+        return len({label.lead for label in self.labels})
+
+    @property
+    def is_ecg(self) -> bool:
+        """Lead names over lines."""
+        return self.names >= _LEAST_LABELS and len(self.traces) >= 3
+
+
+def read_pdf(data: bytes) -> EcgSheet:
+    """Recover the signals of an ECG sheet.
+
+    Column c of a sheet is taken to show the seconds after column c - 1; columns of 2.5, 5 or 10 s up to a
+    sample or two count as such.
+
+    Raises
+    ------
+    EcgRefused
+        With the reason; see `page`, `sheet` and `paper_scale`.
+    """
+    found = _ecg_page([_look(page) for page in read_pages(data)])
+    sheet = read_sheet(found.labels, found.traces)
+    scale = read_scale(" ".join(word.text for word in found.page.words), found.page.strokes, found.pulses)
+    return EcgSheet(recording=_recording(sheet, scale), layout=sheet.layout)
+
+
+def _look(page: Page) -> _Found:
+    pulses, rest = [], []
+    for stroke in page.strokes:
+        pulse = find_pulse(stroke)
+        if pulse is None:
+            rest.append(stroke)
+        else:
+            pulses.append(pulse)
+    return _Found(page=page, labels=find_labels(page.words), traces=find_traces(rest), pulses=pulses)
+
+
+def _ecg_page(pages: list[_Found]) -> _Found:
+    """The one page that is an ECG, or a refusal that says what the pages are instead."""
+    sheets = [found for found in pages if found.is_ecg]
+    if len(sheets) > 1:
+        raise EcgRefused(
+            RefusalReason.SEVERAL_PAGES, f"{len(sheets)} pages hold ECG traces", "send one ECG on one page"
+        )
+    if sheets:
+        others = [found for found in pages if found is not sheets[0]]
+        if any(len(found.traces) >= 3 or found.page.picture_share > _PICTURE_SHARE for found in others):
+            raise EcgRefused(
+                RefusalReason.SEVERAL_PAGES,
+                "another page of the PDF holds traces or a picture",
+                "send one ECG on one page",
+            )
+        return sheets[0]
+    if all(
+        not found.page.words and not found.page.strokes and not found.page.picture_share for found in pages
+    ):
+        raise EcgRefused(RefusalReason.EMPTY, "the PDF's pages are blank", "export the ECG again")
+    if any(found.page.picture_share > _PICTURE_SHARE for found in pages):
+        raise EcgRefused(
+            RefusalReason.UNSUPPORTED_FORM,
+            "the PDF holds a picture, not lines and text",
+            "export the ECG as a vector PDF or send the waveform",
+        )
+    if any(len(found.traces) >= 3 for found in pages):
+        raise EcgRefused(
+            RefusalReason.UNSUPPORTED_FORM,
+            "the PDF draws traces whose lead names are not text",
+            "export the ECG with text (no outlined fonts) or send the waveform",
+        )
+    raise EcgRefused(RefusalReason.NOT_AN_ECG, "the PDF holds no ECG traces", "check the routing rule")
+
+
+def _recording(sheet: Sheet, scale: Scale) -> Recording:
+    """Cells on one time axis, in mV about each line's own median (paper has no zero)."""
+    starts = _column_starts(sheet, scale)
+    widest = max(float(np.ptp(cell.points[:, 0])) for cell in (*sheet.cells, *sheet.rhythm))
+    length = round((max(starts) + widest / scale.points_per_second) * SAMPLING_HZ) + 1
+    if length > MAX_SECONDS_ON_PAGE * SAMPLING_HZ:
+        raise EcgRefused(
+            RefusalReason.NO_SCALE,
+            f"at the sheet's scale a line lasts {widest / scale.points_per_second:.0f} s",
+            "the printed speed does not fit the sheet",
+        )
+    signals = np.full((len(LEADS), length), np.nan)
+    for cell in sheet.cells:
+        values = _sampled(cell, scale)
+        first = round(starts[cell.column] * SAMPLING_HZ)
+        # Columns may overlap by the sample that they share; each lead has its own row.
+        signals[LEADS.index(cell.lead), first : first + values.size] = values[: length - first]
+    for strip in sheet.rhythm:
+        if strip.lead:
+            _join_rhythm(signals[LEADS.index(strip.lead)], _sampled(strip, scale), strip.lead)
+    filled = np.flatnonzero(np.isfinite(signals).any(axis=0))
+    return Recording(
+        signals_mv=signals[:, : filled[-1] + 1],
+        sampling_hz=SAMPLING_HZ,
+        clocks=(0,) * len(LEADS),
+        derived_leads=(),
+        findings=scale.findings,
+    )
+
+
+def _column_starts(sheet: Sheet, scale: Scale) -> list[float]:
+    """When each column begins, in seconds."""
+    first = {cell.column: cell.points for cell in reversed(sheet.cells)}
+    seconds = [
+        float(np.ptp(first[column][:, 0])) / scale.points_per_second for column in range(sheet.columns)
+    ]
+    for nominal in NOMINAL_SECONDS:
+        if all(abs(duration - nominal) < _NOMINAL_TOLERANCE for duration in seconds):
+            return [column * nominal for column in range(sheet.columns)]
+    origin = float(first[0][0, 0])
+    return [float(first[column][0, 0] - origin) / scale.points_per_second for column in range(sheet.columns)]
+
+
+def _sampled(cell: Cell, scale: Scale) -> NDArray[np.float64]:
+    """A line as samples in mV about its median."""
+    seconds = (cell.points[:, 0] - cell.points[0, 0]) / scale.points_per_second
+    times = np.arange(int(np.floor(seconds[-1] * SAMPLING_HZ + 1e-6)) + 1) / SAMPLING_HZ
+    values = np.interp(times, np.maximum.accumulate(seconds), cell.points[:, 1])
+    return (values - np.median(values)) / scale.points_per_millivolt
+
+
+def _join_rhythm(row: NDArray[np.float64], strip: NDArray[np.float64], lead: str) -> None:
+    """Confirm a rhythm strip against its lead where both are shown, and take its other seconds from it."""
+    strip = np.concatenate((strip, np.full(max(0, row.size - strip.size), np.nan)))[: row.size]
+    both = np.isfinite(row) & np.isfinite(strip)
+    a, b = row[both], strip[both]
+    if both.sum() < SAMPLING_HZ or not (np.ptp(a) and np.ptp(b)):
+        return
+    if float(np.corrcoef(a, b)[0, 1]) < _RHYTHM_CORRELATION:
+        raise EcgRefused(
+            RefusalReason.LEADS_AMBIGUOUS,
+            f"the rhythm strip called {lead} is not the lead {lead} above it",
+            "the sheet's labels or columns contradict one another: export it again",
+        )
+    alone = ~np.isfinite(row) & np.isfinite(strip)
+    row[alone] = strip[alone] + float(np.median(a - b))
