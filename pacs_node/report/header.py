@@ -53,8 +53,8 @@ class Header:
     columns: int
     orientation: tuple[str, str] | None  # Patient Orientation of row and column, None if not stated
     imager_spacing_mm: tuple[float, float] | None  # Imager Pixel Spacing: between rows, between columns
-    body_part: str
     view: str  # View Position
+    lossy_compressed: bool  # the pixels are known to have been compressed with loss
 
 
 def read_header(dataset: Dataset) -> Header:
@@ -100,8 +100,8 @@ def read_header(dataset: Dataset) -> Header:
             columns=_count(dataset, "Columns"),
             orientation=_orientation(dataset),
             imager_spacing_mm=_spacing(dataset),
-            body_part=_text(dataset, "BodyPartExamined").upper(),
             view=_text(dataset, "ViewPosition").upper(),
+            lossy_compressed=_text(dataset, "LossyImageCompression") == "01",
         )
 
 

@@ -71,7 +71,7 @@ def structured_report(inputs: ReportInputs) -> bytes:
     radiograph, ecg = inputs.radiograph_header, inputs.ecg_header
     tree = _tree(inputs)[0]
     # highdicom 0.28 copies and re-reads the tree it is given, and reads no WAVEFORM item (`KeyError`). It has
-    # the bare root here, and the tree follows: it would only have searched it for evidence, given in full above.
+    # the bare root here, and the tree follows: it would only have searched it for evidence, given in full.
     root = ContainerContentItem(name=codes.IMAGING_MEASUREMENT_REPORT, template_id="1500")
     root.ContentSequence = ContentSequence()
     document = Comprehensive3DSR(
