@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from storage.deliveries import Deliveries
 from storage.queue import Queue
 from storage.reading import Reading
+from storage.sharing import SharedCommit
 from storage.transaction import PatientLock, Transaction
 from storage.upkeep import Upkeep
+
+T = TypeVar("T")
 
 
 class Store(Queue, Deliveries, Reading, Upkeep):
@@ -17,6 +21,10 @@ class Store(Queue, Deliveries, Reading, Upkeep):
 
     `Store.open(url)` checks the schema; `storage.database.upgrade(url)` makes it.
     """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._shared = SharedCommit(self.writing)
 
     @contextmanager
     def transaction(self, lock: PatientLock | None = None) -> Iterator[Transaction]:
@@ -30,3 +38,14 @@ class Store(Queue, Deliveries, Reading, Upkeep):
         """
         with self.writing() as connection:
             yield Transaction(connection, lock)
+
+    def transact(self, work: Callable[[Transaction], T], lock: PatientLock | None = None) -> T:
+        """Do `work` in a write transaction, and return what it returns once that is on disk.
+
+        As `transaction`, but threads that write at the same moment share one commit; on SQLite `work` may
+        then run in another of these threads. Right for receivers, whose senders all wait for the disk.
+        """
+        if not self.is_sqlite:
+            with self.transaction(lock) as transaction:
+                return work(transaction)
+        return self._shared.run(lambda connection: work(Transaction(connection, lock)))

@@ -106,7 +106,7 @@ class Upkeep(Connections):
         return bool(marked)
 
     def referenced_digests(self, among: Sequence[str] | None = None) -> set[str]:
-        """The digests of the objects that rows need: unpurged inputs, reports, displays. Of `among`, if given."""
+        """The digests of the objects that rows need (or those `among` some): inputs, reports, displays."""
         with self.reading() as connection:
             if among is None:
                 return set(connection.scalars(_referenced()))
