@@ -1,4 +1,4 @@
-"""The nine patch values as a translucent map over the radiograph: exact at each patch centre, smooth between."""
+"""The nine patch values as a translucent map over the radiograph: exact at patch centres, smooth between."""
 
 from __future__ import annotations
 

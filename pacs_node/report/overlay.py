@@ -32,8 +32,8 @@ def render_overlay(inputs: ReportInputs) -> NDArray[np.uint8]:
     left, top, right, bottom = canvas.SCALE_BAR
     pixels[top:bottom, left:right] = heatmap.scale_bar(right - left, bottom - top)
     if inputs.is_synthetic_demo:
-        _mark(pixels, canvas.VIEW, size_px=86, degrees=44, opacity=0.45)
-        _mark(pixels, canvas.STRIP, size_px=100, degrees=7, opacity=0.30)
+        _mark_radiograph(pixels)
+        _mark_strip(pixels)
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
     _draw_header(draw)
@@ -122,12 +122,20 @@ def _draw_footer(draw: ImageDraw.ImageDraw, inputs: ReportInputs) -> None:
     )
 
 
-def _mark(pixels: NDArray[np.uint8], box: Box, *, size_px: int, degrees: float, opacity: float) -> None:
-    """Lay the warning across `box`: light letters with a dark edge, seen on any ground."""
-    left, top, right, bottom = box
+def _mark_radiograph(pixels: NDArray[np.uint8]) -> None:
+    """Lay the warning across the radiograph: light letters with a dark edge, seen on any ground."""
+    left, top, right, bottom = canvas.VIEW
     area = pixels[top:bottom, left:right]
-    letters, edges = _watermark(right - left, bottom - top, size_px, degrees)
-    area[:] = blended(blended(area, canvas.BLACK, edges, opacity), canvas.WHITE, letters, opacity)
+    letters, edges = _watermark(right - left, bottom - top, size_px=72, degrees=44)
+    area[:] = blended(blended(area, canvas.BLACK, edges, 0.45), canvas.WHITE, letters, 0.45)
+
+
+def _mark_strip(pixels: NDArray[np.uint8]) -> None:
+    """Lay the warning across the paper, pale enough that the traces stay readable."""
+    left, top, right, bottom = canvas.STRIP
+    area = pixels[top:bottom, left:right]
+    letters, _ = _watermark(right - left, bottom - top, size_px=100, degrees=7)
+    area[:] = blended(area, canvas.BLACK, letters, 0.16)
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,5 @@
+"""`python -m pacs_node`: the same as the command `pulmolink`."""
+
+from pacs_node.cli import main
+
+main()

@@ -1,0 +1,98 @@
+"""`pulmolink`: what a person types. Only names and one-line helps are here; a command's module loads when it runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import click
+
+from pacs_node import CODE_VERSION
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    # name: (module under pacs_node.commands, one-line help)
+    "serve": ("run", "Run everything: receiver, workers, scheduler, web."),
+    "receive": ("run", "Run the DICOM receiver alone."),
+    "work": ("run", "Run one worker alone: estimates, reports, deliveries."),
+    "schedule": ("run", "Run the scheduler alone."),
+    "web": ("run", "Run the web port alone: /healthz, /readyz, /metrics."),
+    "demo": ("demo", "Send eight phantom patients through a node and show what each got."),
+    "doctor": ("doctor", "Check configuration, database, objects, model and destinations."),
+    "status": ("listing", "Count matches by state, the queue's age, destinations."),
+    "matches": ("listing", "List radiographs, their ECGs and estimates."),
+    "held": ("listing", "List objects that were held, refused or ignored, and why."),
+    "show": ("listing", "Show one match whole."),
+    "rerun": ("redo", "Run matches again where inputs, model or configuration changed."),
+    "deliver": ("redo", "Send stored reports again, or drive failed deliveries again."),
+    "ecg": ("ecg", "Bring in an ECG file that is not DICOM."),
+    "import": ("bring", "Take a folder of DICOM files through the same steps, without a network."),
+    "export": ("take", "Write one row a current result to a file."),
+    "model": ("model", "Train, show and verify model packages."),
+    "phantoms": ("phantoms", "Write DICOM examinations of synthetic patients."),
+    "config": ("config", "Show the configuration in force, or an example file."),
+    "db": ("database", "Upgrade, verify and back up the database."),
+}
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_IN_PART = 3
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only to run it or to show its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"pacs_node.commands.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_" if cmd_name == "import" else cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Research use only. Example: pulmolink --config /etc/pulmolink.toml serve",
+)
+@click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file; else $PULMOLINK_CONFIG, else built-in defaults.",
+)
+@click.version_option(CODE_VERSION, prog_name="pulmolink")
+@click.pass_context
+def root(ctx: click.Context, config: Path | None) -> None:
+    """Estimate mean pulmonary artery pressure from a chest radiograph and an ECG, between PACS and PACS."""
+    ctx.obj = config
+
+
+def main() -> None:
+    """The entry point; known errors become one sentence and an exit status, never a traceback."""
+    try:
+        root.main(prog_name="pulmolink", standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.Abort:
+        click.echo("pulmolink: interrupted", err=True)
+        sys.exit(130)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as error:
+        click.echo(f"pulmolink: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the outermost loop of the command line
+        from pacs_node.commands.errors import explain
+
+        sentence, status = explain(error)
+        click.echo(f"pulmolink: {sentence}", err=True)
+        sys.exit(status)

@@ -1,0 +1,95 @@
+"""import: a folder of DICOM files through the same steps, without a network."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pacs_node.cli import EXIT_FAILED, EXIT_IN_PART
+from pacs_node.commands.context import opened
+from pacs_node.commands.present import NOTICE
+from pacs_node.service import utc_now
+from storage.records import MatchState
+
+
+@click.command("import", epilog="Example: pulmolink import /archive/2019 --queue-only")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--queue-only", is_flag=True, help="Store and pair only; leave the estimates to running workers.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON summary instead of tables.")
+@click.pass_context
+def import_(ctx: click.Context, folder: Path, queue_only: bool, as_json: bool) -> None:
+    """Store, classify and pair every DICOM file under FOLDER, then compute estimates and reports.
+
+    Nothing is sent from here: `serve` or `deliver --now` sends what the configured destinations are due. Running it
+    again changes nothing. Exit status 3: some files could not be read or stored; they are named.
+    """
+    from pacs_node.commands.work_here import work_here
+    from pacs_node.dicom.stack import quiet
+    from pacs_node.flow.folder import FileResult, files_under, receive_files
+    from pacs_node.flow.receive import Receiver
+    from pacs_node.flow.upkeep import Upkeep
+
+    quiet()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    unread: list[FileResult] = []
+    outcomes: Counter[tuple[str, str]] = Counter()
+    with opened(ctx) as node, Progress(*columns, console=Console(stderr=True)) as progress:
+        receiver = Receiver(node.store, node.objects, node.settings, utc_now)
+        paths = files_under(folder)
+        receiving = progress.add_task("receiving", total=len(paths))
+        for result in receive_files(paths, receiver, node.settings.limits.object_bytes):
+            progress.advance(receiving)
+            if not result.kept:
+                unread.append(result)
+                continue
+            receipt = result.receipt
+            if receipt is not None and receipt.kind is not None and receipt.disposition is not None:
+                label = "known" if receipt.duplicate else receipt.disposition.value
+                outcomes[receipt.kind.value, label] += 1
+        Upkeep(node.store, node.objects, node.settings, utc_now).close_windows()
+        if not queue_only:
+            due = sum(node.store.count_matches().get(state, 0) for state in (MatchState.PAIRED, MatchState.WAITING))
+            working = progress.add_task("estimating", total=None if due == 0 else 2 * due)
+            work_here(node, lambda: progress.advance(working))
+            progress.update(working, total=1, completed=1)
+        states = node.store.count_matches()
+    summary: dict[str, Any] = {
+        "files": len(paths),
+        "not_stored": [{"file": str(result.path), "reason": result.reason} for result in unread],
+        "objects": [
+            {"kind": kind, "disposition": disposition, "count": count}
+            for (kind, disposition), count in sorted(outcomes.items())
+        ],
+        "matches": {state.value: count for state, count in states.items()},
+        "notice": NOTICE,
+    }
+    if as_json:
+        click.echo(json.dumps(summary, indent=2))
+    else:
+        _show(summary)
+    if unread:
+        ctx.exit(EXIT_IN_PART if outcomes else EXIT_FAILED)
+
+
+def _show(summary: dict[str, Any]) -> None:
+    console = Console()
+    objects = Table("object", "disposition", "count", title=f"{summary['files']} files", title_justify="left")
+    for entry in summary["objects"]:
+        objects.add_row(entry["kind"], entry["disposition"], str(entry["count"]))
+    console.print(objects)
+    if summary["not_stored"]:
+        bad = Table("file", "not stored because", title="files that stay where they are", title_justify="left")
+        for entry in summary["not_stored"]:
+            bad.add_row(entry["file"], entry["reason"])
+        console.print(bad)
+    states = Table("state", "matches", title=f"matches now ({NOTICE})", title_justify="left")
+    for state, count in summary["matches"].items():
+        states.add_row(state, str(count))
+    console.print(states)

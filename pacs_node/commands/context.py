@@ -1,0 +1,68 @@
+"""What most commands open first: settings, log, store, objects."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from pacs_node import log
+from pacs_node.settings import Settings, load
+from storage import database
+from storage.errors import SchemaOutdated
+from storage.objects import ObjectStore
+from storage.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """An open store with its objects and the settings it was opened by."""
+
+    settings: Settings
+    store: Store
+    objects: ObjectStore
+
+
+def settings_of(ctx: click.Context) -> Settings:
+    """The settings that `--config` and the environment give."""
+    config: Path | None = ctx.find_root().obj
+    settings = load(config)
+    log.configure(settings.log)
+    return settings
+
+
+@contextlib.contextmanager
+def opened(ctx: click.Context) -> Iterator[Opened]:
+    """Open the store; an empty database is set up first, an outdated one is refused with the way to upgrade."""
+    settings = settings_of(ctx)
+    with open_store(settings) as result:
+        yield result
+
+
+@contextlib.contextmanager
+def open_store(settings: Settings) -> Iterator[Opened]:
+    """As `opened`, for settings at hand."""
+    objects = ObjectStore(settings.storage.objects)
+    store = _open(settings.storage.database)
+    try:
+        yield Opened(settings=settings, store=store, objects=objects)
+    finally:
+        store.close()
+
+
+def _open(url: str) -> Store:
+    """The store; a new installation's empty database is set up, an outdated one is left to `db upgrade`."""
+    file = database.sqlite_file(url)
+    if file is not None and not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        database.upgrade(url)
+    try:
+        return Store.open(url)
+    except SchemaOutdated as error:
+        if error.found:
+            raise
+    database.upgrade(url)
+    return Store.open(url)

@@ -1,0 +1,20 @@
+"""Known errors as a sentence for the terminal and an exit status; unknown ones keep their traceback."""
+
+from __future__ import annotations
+
+from pacs_node.cli import EXIT_FAILED, EXIT_USAGE
+from pacs_node.settings import SettingsError
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """What to say of `error` and the exit status; raises it again if it is a fault of ours."""
+    if isinstance(error, SettingsError):
+        return f"configuration refused:\n{error}", EXIT_USAGE
+    hint = getattr(error, "hint", "")
+    module = type(error).__module__
+    if module.split(".")[0] in {"storage", "inference", "ecg_ingest", "pacs_node"}:
+        return f"{error}" + (f" ({hint})" if hint and str(hint) not in str(error) else ""), EXIT_FAILED
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}:{where}", EXIT_FAILED
+    raise error

@@ -1,0 +1,275 @@
+"""What is there: status, matches, held, show."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from pacs_node.commands.context import Opened, opened
+from pacs_node.commands.present import NOTICE, estimate_text, gap_text, instance_row, iso, match_row
+from pacs_node.service import utc_now
+from storage.records import DeliveryState, Disposition, MatchState
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+@click.command(epilog="Example: pulmolink status --json")
+@json_option
+@click.pass_context
+def status(ctx: click.Context, as_json: bool) -> None:
+    """Count matches by state; show the queue's age and each destination."""
+    with opened(ctx) as node:
+        report = _status(node)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    console = Console()
+    states = Table("state", "matches", title=f"pulmolink: matches ({NOTICE})", title_justify="left")
+    for state, count in report["matches"].items():
+        states.add_row(state, str(count))
+    console.print(states)
+    age = report["queue_age_seconds"]
+    console.print("queue: nothing is due" if age is None else f"queue: oldest work due for {age:.0f} s")
+    objects = Table("object", "disposition", "count", title="received", title_justify="left")
+    for entry in report["instances"]:
+        objects.add_row(entry["kind"], entry["disposition"], str(entry["count"]))
+    console.print(objects)
+    destinations = Table(
+        "destination", "pending", "delivered", "failed", "last answer", title="destinations", title_justify="left"
+    )
+    for entry in report["destinations"]:
+        destinations.add_row(
+            entry["name"],
+            str(entry["pending"]),
+            str(entry["delivered"]),
+            str(entry["failed"]),
+            entry["last_error"] or "",
+        )
+    console.print(destinations)
+
+
+def _status(node: Opened) -> dict[str, Any]:
+    matches = node.store.count_matches()
+    counts = node.store.count_deliveries()
+    destinations = []
+    for destination in node.settings.destinations:
+        waiting = node.store.deliveries(destination=destination.name, states={DeliveryState.PENDING}, limit=1)
+        failed = node.store.deliveries(destination=destination.name, states={DeliveryState.FAILED}, limit=1)
+        destinations.append(
+            {
+                "name": destination.name,
+                "pending": counts.get((destination.name, DeliveryState.PENDING), 0),
+                "delivered": counts.get((destination.name, DeliveryState.DELIVERED), 0)
+                + counts.get((destination.name, DeliveryState.COMMITTED), 0),
+                "failed": counts.get((destination.name, DeliveryState.FAILED), 0),
+                "last_error": next((entry.last_error for entry in (*failed, *waiting) if entry.last_error), None),
+            }
+        )
+    return {
+        "matches": {state.value: matches.get(state, 0) for state in MatchState},
+        "instances": [
+            {"kind": kind.value, "disposition": disposition.value, "count": count}
+            for (kind, disposition), count in sorted(node.store.count_instances().items())
+        ],
+        "queue_age_seconds": node.store.oldest_due(utc_now()),
+        "destinations": destinations,
+        "notice": NOTICE,
+    }
+
+
+@click.command(epilog="Example: pulmolink matches --state HELD --state FAILED")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([state.value for state in MatchState], case_sensitive=False),
+    help="Only matches in this state; may be repeated.",
+)
+@click.option("--patient", "patient_id", help="Only this patient ID.")
+@click.option("--study", "study_uid", help="Only radiographs of this Study Instance UID.")
+@click.option("--all", "include_superseded", is_flag=True, help="Superseded matches too.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@json_option
+@click.pass_context
+def matches(
+    ctx: click.Context,
+    states: tuple[str, ...],
+    patient_id: str | None,
+    study_uid: str | None,
+    include_superseded: bool,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """List every radiograph with the ECG chosen for it, its state and its estimate."""
+    wanted = {MatchState(state) for state in states}
+    with opened(ctx) as node:
+        found = node.store.matches(
+            states=wanted or None,
+            study_uid=study_uid,
+            patient_id=patient_id,
+            include_superseded=include_superseded or MatchState.SUPERSEDED in wanted,
+            limit=limit,
+        )
+    rows = [match_row(match) for match in found]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(
+        "match",
+        "patient",
+        "state",
+        "radiograph",
+        "gap",
+        "mPAP mmHg (90%)",
+        "model",
+        "reason",
+        title=f"pulmolink matches ({NOTICE})",
+        title_justify="left",
+    )
+    for row in rows:
+        table.add_row(
+            str(row["match_id"]),
+            row["patient_id"],
+            row["state"],
+            (row["radiograph_at"] or "")[:10],
+            gap_text(row["gap_seconds"]),
+            estimate_text(row),
+            row["model"] or "",
+            row["reason"] or "",
+        )
+    Console().print(table)
+
+
+@click.command(epilog="Example: pulmolink held --disposition held")
+@click.option(
+    "--disposition",
+    "dispositions",
+    multiple=True,
+    type=click.Choice([d.value for d in Disposition if d is not Disposition.ACCEPTED]),
+    default=(Disposition.HELD.value, Disposition.REFUSED.value),
+    show_default=True,
+    help="Which objects; may be repeated.",
+)
+@click.option("--limit", type=click.IntRange(1), default=200, show_default=True, help="At most so many, newest first.")
+@json_option
+@click.pass_context
+def held(ctx: click.Context, dispositions: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """List objects that take no part, and why."""
+    with opened(ctx) as node:
+        found = node.store.instances(
+            dispositions={Disposition(value) for value in dispositions}, limit=limit
+        )
+    rows = [instance_row(stored.instance_id, stored.instance) for stored in found]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("object", "disposition", "kind", "patient", "from", "received", "reason")
+    for row in rows:
+        table.add_row(
+            str(row["instance_id"]),
+            row["disposition"],
+            row["kind"],
+            row["patient_id"],
+            row["calling_ae"],
+            (row["received_at"] or "")[:16],
+            row["reason"],
+        )
+    Console().print(table)
+
+
+@click.command(epilog="Example: pulmolink show 17")
+@click.argument("match", metavar="MATCH")
+@json_option
+@click.pass_context
+def show(ctx: click.Context, match: str, as_json: bool) -> None:
+    """Show one match whole. MATCH is its number or its radiograph's SOP Instance UID."""
+    with opened(ctx) as node:
+        detail = _detail(node, match)
+    if as_json:
+        click.echo(json.dumps(detail, indent=2))
+        return
+    console = Console()
+    for section in ("match", "estimate", "radiograph", "ecg"):
+        if not detail[section]:
+            continue
+        table = Table("field", "value", title=f"{section} ({NOTICE})", title_justify="left", show_header=False)
+        for field, value in detail[section].items():
+            if value not in (None, "", []):
+                table.add_row(field, str(value))
+        console.print(table)
+    for section, columns in (
+        ("reports", ("kind", "sop_instance_uid", "created_at")),
+        ("deliveries", ("kind", "destination", "state", "attempts", "last_status", "last_error")),
+    ):
+        table = Table(*columns, title=section, title_justify="left")
+        for entry in detail[section]:
+            table.add_row(*(str(entry[column] if entry[column] is not None else "") for column in columns))
+        console.print(table)
+
+
+def _detail(node: Opened, name: str) -> dict[str, Any]:
+    found = None
+    if name.isdecimal():
+        found = node.store.match(int(name))
+    else:
+        found = next((m for m in node.store.matches(radiograph_uid=name)), None)
+    if found is None:
+        raise click.ClickException(f"no match {name}; `pulmolink matches` lists them")
+    estimate = json.loads(found.prediction_json) if found.prediction_json else {}
+    instances = {
+        key: node.store.instance(row_id) if row_id is not None else None
+        for key, row_id in (("radiograph", found.radiograph_id), ("ecg", found.ecg_id))
+    }
+    return {
+        "match": {
+            **match_row(found),
+            "rule_version": found.rule_version,
+            "attempts": found.attempts,
+            "due_at": iso(found.due_at),
+            "created_at": iso(found.created_at),
+            "updated_at": iso(found.updated_at),
+            "run_digest": found.run_digest or None,
+        },
+        "estimate": estimate,
+        **{
+            key: {
+                **instance_row(stored.instance_id, stored.instance),
+                "acquired_at": iso(stored.instance.acquired.at) if stored.instance.acquired else None,
+                "acquired_from": stored.instance.acquired.source if stored.instance.acquired else None,
+                "time_zone": stored.instance.acquired.timezone if stored.instance.acquired else None,
+                "date_only": stored.instance.acquired.date_only if stored.instance.acquired else None,
+                "purged_at": iso(stored.purged_at),
+            }
+            if stored
+            else {}
+            for key, stored in instances.items()
+        },
+        "reports": [
+            {
+                "kind": report.kind.value,
+                "sop_instance_uid": report.sop_instance_uid,
+                "sha256": report.sha256,
+                "size_bytes": report.size_bytes,
+                "created_at": iso(report.created_at),
+            }
+            for report in node.store.reports(found.match_id)
+        ],
+        "deliveries": [
+            {
+                "kind": delivery.kind.value,
+                "destination": delivery.destination,
+                "state": delivery.state.value,
+                "attempts": delivery.attempts,
+                "last_status": f"0x{delivery.last_status:04X}" if delivery.last_status is not None else None,
+                "last_error": delivery.last_error or None,
+                "due_at": iso(delivery.due_at),
+                "delivered_at": iso(delivery.delivered_at),
+            }
+            for delivery in node.store.deliveries(match_id=found.match_id)
+        ],
+        "notice": NOTICE,
+    }

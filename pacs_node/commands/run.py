@@ -1,0 +1,154 @@
+"""The commands that run processes: serve, receive, work, schedule, web."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import click
+import structlog
+
+from pacs_node.commands.context import open_store, opened, settings_of
+from pacs_node.service import Supervisor, stop_event, utc_now, wait_for_port
+from pacs_node.settings import SettingsError
+
+log = structlog.get_logger()
+
+supervised_option = click.option(
+    "--supervised", is_flag=True, help="Stop when standard input closes (set by `serve`)."
+)
+
+
+@click.command(epilog="Example: pulmolink --config /etc/pulmolink.toml serve")
+@click.pass_context
+def serve(ctx: click.Context) -> None:
+    """Run receiver, workers, scheduler and web until SIGTERM; what ends is started again."""
+    settings = settings_of(ctx)
+    from inference.package import locate, read_identity
+
+    identity = read_identity(locate(settings.model.package))
+    with open_store(settings):
+        pass  # sets up an empty database and says at once what cannot be opened
+    for host, port, keys in (
+        (settings.node.host, settings.node.port, "node.host, node.port"),
+        (settings.web.host, settings.web.port, "web.host, web.port"),
+    ):
+        try:
+            wait_for_port(host, port)
+        except OSError as error:
+            raise SettingsError([f"{keys}: cannot listen on {host}:{port}: {error.strerror}"]) from None
+    config: Path | None = ctx.find_root().obj
+    log.info(
+        "serving",
+        ae_title=settings.node.ae_title,
+        port=settings.node.port,
+        web_port=settings.web.port,
+        model=f"{identity.name} {identity.version}",
+        notice="research use only",
+    )
+    Supervisor(settings, config).run(stop_event(supervised=False))
+    log.info("stopped")
+
+
+@click.command(epilog="Example: pulmolink --config /etc/pulmolink.toml receive")
+@supervised_option
+@click.pass_context
+def receive(ctx: click.Context, supervised: bool) -> None:
+    """Run the DICOM receiver: C-ECHO and C-STORE."""
+    from pacs_node.dicom.server import StorageServer
+    from pacs_node.flow.receive import Receiver
+
+    with opened(ctx) as node:
+        receiver = Receiver(node.store, node.objects, node.settings, utc_now)
+        server = StorageServer(node.settings, receiver.receive)
+        stop = stop_event(supervised=supervised)
+        server.start()
+        log.info("listening", ae_title=node.settings.node.ae_title, port=node.settings.node.port)
+        stop.wait()
+        server.stop(node.settings.limits.drain_seconds)
+
+
+@click.command(epilog="Example: pulmolink --config /etc/pulmolink.toml work")
+@supervised_option
+@click.pass_context
+def work(ctx: click.Context, supervised: bool) -> None:
+    """Run one worker: estimates, reports, and a thread for each destination."""
+    from inference.package import locate
+    from inference.predictor import Predictor
+    from pacs_node.dicom.stack import quiet
+    from pacs_node.flow.deliver import Deliverer
+    from pacs_node.flow.stages import Stages
+    from pacs_node.flow.worker import Worker
+
+    with opened(ctx) as node:
+        settings = node.settings
+        quiet()
+        stop = stop_event(supervised=supervised)
+        threads = [
+            threading.Thread(
+                target=Deliverer(node.store, node.objects, settings, destination, utc_now).run,
+                args=(stop,),
+                name=f"deliver-{destination.name}",
+            )
+            for destination in settings.destinations
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            predictor = Predictor.load(
+                locate(settings.model.package), threads=settings.worker.threads or None
+            )
+            log.info("model_loaded", model=predictor.identity.name, digest=predictor.identity.digest[:12])
+            stages = Stages(node.store, node.objects, predictor, settings, utc_now)
+            Worker(node.store, stages, settings, utc_now, predictor.identity.digest).run(stop)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(timeout=settings.limits.drain_seconds)
+
+
+@click.command(epilog="Example: pulmolink --config /etc/pulmolink.toml schedule")
+@supervised_option
+@click.pass_context
+def schedule(ctx: click.Context, supervised: bool) -> None:
+    """Run the scheduler: windows, leases, retention, orphaned objects."""
+    from pacs_node import schedule as scheduler
+    from pacs_node.flow.upkeep import Upkeep
+
+    with opened(ctx) as node:
+        stop = stop_event(supervised=supervised)
+        scheduler.run(Upkeep(node.store, node.objects, node.settings, utc_now), stop)
+
+
+@click.command(epilog="Example: pulmolink --config /etc/pulmolink.toml web")
+@supervised_option
+@click.pass_context
+def web(ctx: click.Context, supervised: bool) -> None:
+    """Run the web port: /healthz, /readyz and /metrics."""
+    import uvicorn
+
+    from pacs_node.web.app import application
+
+    with opened(ctx) as node:
+        settings = node.settings
+        stop = stop_event(supervised=supervised)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                application(node.store, settings, utc_now),
+                host=settings.web.host,
+                port=settings.web.port,
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=int(settings.limits.drain_seconds),
+            )
+        )
+        thread = threading.Thread(target=server.run, name="uvicorn")
+        thread.start()
+        while thread.is_alive() and not stop.wait(0.2):
+            pass
+        server.should_exit = True
+        thread.join()
+        if not stop.is_set():
+            raise SettingsError(
+                [f"web.host, web.port: cannot listen on {settings.web.host}:{settings.web.port}"]
+            )

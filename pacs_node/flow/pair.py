@@ -1,0 +1,213 @@
+"""Keep each radiograph's match at the best ECG known, inside the transaction that changed what is known.
+
+Comes in: an instance just stored, or an input just found unusable. Goes out: rows of the match table.
+Which ECG is best is `pairing.choose`'s to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pacs_node.flow.pairing import RULE_VERSION, Candidate, Chosen, Contradicted, Nothing, choose
+from pacs_node.settings import Settings
+from storage.records import Disposition, Kind, Match, MatchState, Patient, StoredInstance
+from storage.transaction import PatientLock, Transaction
+
+WITH_REPORT = frozenset({MatchState.REPORTED, MatchState.DELIVERED, MatchState.COMMITTED})
+"""States whose match has told PACS something: a change makes a new match that names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairingRules:
+    """The site's part of the rules."""
+
+    window: timedelta
+    settle: timedelta
+
+    @classmethod
+    def of(cls, settings: Settings) -> PairingRules:
+        """The rules that `settings` ask for."""
+        return cls(
+            window=timedelta(days=settings.pairing.window_days),
+            settle=timedelta(seconds=settings.pairing.settle_seconds),
+        )
+
+
+def lock_of(patient: Patient) -> PatientLock:
+    """The lock under which this patient's pairing changes."""
+    return PatientLock(issuer=patient.issuer, patient_id=patient.patient_id)
+
+
+def pair_arrival(tx: Transaction, arrived: StoredInstance, rules: PairingRules, now: datetime) -> None:
+    """Bring the matches of the arrived instance's patient up to date. No-op unless it was accepted."""
+    instance = arrived.instance
+    if instance.disposition is not Disposition.ACCEPTED:
+        return
+    key = (instance.patient.issuer, instance.patient.patient_id)
+    ecgs = tx.accepted(*key, Kind.ECG)
+    if instance.kind is Kind.RADIOGRAPH:
+        _repair(tx, arrived, ecgs, rules, now)
+    elif instance.kind is Kind.ECG:
+        for radiograph in tx.accepted(*key, Kind.RADIOGRAPH):
+            _repair(tx, radiograph, ecgs, rules, now)
+
+
+def refuse_radiograph(tx: Transaction, match: Match, owner: str, reason: str, now: datetime) -> None:
+    """The radiograph cannot be used: its match waits for a person, with the reason. No-op if the lease was lost."""
+    if not tx.holds_lease(match.match_id, owner):
+        return
+    tx.set_disposition(match.radiograph_id, Disposition.REFUSED, reason)
+    tx.change_match(
+        match.match_id,
+        state=MatchState.HELD,
+        reason=f"radiograph_refused: {reason}",
+        ecg_id=match.ecg_id,
+        gap_seconds=match.gap_seconds,
+        rule_version=match.rule_version,
+        due_at=now,
+        now=now,
+    )
+
+
+def refuse_ecg(
+    tx: Transaction, match: Match, owner: str, reason: str, rules: PairingRules, now: datetime
+) -> None:
+    """The ECG cannot be used: every radiograph that counted on it takes the next nearest, or is held.
+
+    No-op if the lease was lost.
+    """
+    if match.ecg_id is None or not tx.holds_lease(match.match_id, owner):
+        return
+    tx.set_disposition(match.ecg_id, Disposition.REFUSED, reason)
+    key = (match.patient.issuer, match.patient.patient_id)
+    ecgs = tx.accepted(*key, Kind.ECG)
+    for radiograph in tx.accepted(*key, Kind.RADIOGRAPH):
+        current = tx.current_match(radiograph.instance_id)
+        if current is None or current.ecg_id != match.ecg_id or current.state in WITH_REPORT:
+            continue
+        if not _repair(tx, radiograph, ecgs, rules, now):
+            tx.change_match(
+                current.match_id,
+                state=MatchState.HELD,
+                reason=f"ecg_refused: {reason}",
+                ecg_id=current.ecg_id,
+                gap_seconds=current.gap_seconds,
+                rule_version=current.rule_version,
+                due_at=now,
+                now=now,
+            )
+
+
+def drive_again(tx: Transaction, match: Match, rules: PairingRules, now: datetime) -> None:
+    """A person asks for another try of a HELD or FAILED match: refused inputs count again, the best ECG is chosen.
+
+    An identity contradiction stays held, because nothing but corrected objects can settle it.
+    """
+    for instance_id in (match.radiograph_id, match.ecg_id):
+        if instance_id is not None and tx.instance(instance_id).instance.disposition is Disposition.REFUSED:
+            tx.set_disposition(instance_id, Disposition.ACCEPTED, "")
+    radiograph = tx.instance(match.radiograph_id)
+    key = (match.patient.issuer, match.patient.patient_id)
+    _repair(tx, radiograph, tx.accepted(*key, Kind.ECG), rules, now, again=True)
+
+
+def run_again(tx: Transaction, match: Match, now: datetime) -> int:
+    """A new match for the same pair in the place of one that was reported; its number."""
+    return tx.add_match(
+        radiograph_id=match.radiograph_id,
+        ecg_id=match.ecg_id,
+        gap_seconds=match.gap_seconds,
+        rule_version=RULE_VERSION,
+        state=MatchState.PAIRED,
+        reason="",
+        due_at=now,
+        supersedes=match.match_id,
+        now=now,
+    )
+
+
+def _repair(
+    tx: Transaction,
+    radiograph: StoredInstance,
+    ecgs: Iterable[StoredInstance],
+    rules: PairingRules,
+    now: datetime,
+    *,
+    again: bool = False,
+) -> bool:
+    """Make the radiograph's current match say what `choose` says; True if it names an ECG of `ecgs`.
+
+    With `again` a match that says it already is written anew, so that its stage runs once more.
+    """
+    ecgs = [ecg for ecg in ecgs if ecg.purged_at is None]
+    by_uid = {ecg.instance.sop_instance_uid: ecg.instance_id for ecg in ecgs}
+    choice = choose(_candidate(radiograph), map(_candidate, ecgs), rules.window)
+    current = tx.current_match(radiograph.instance_id)
+    if isinstance(choice, Nothing):
+        waiting: Any = {
+            "ecg_id": None,
+            "gap_seconds": None,
+            "rule_version": RULE_VERSION,
+            "state": MatchState.WAITING,
+            "reason": "",
+            "due_at": now,
+            "now": now,
+        }
+        if current is None:
+            tx.add_match(radiograph_id=radiograph.instance_id, supersedes=None, **waiting)
+        elif again:
+            tx.change_match(current.match_id, **waiting)
+        return False
+    ecg_id = by_uid[choice.ecg.sop_instance_uid]
+    if current is not None and current.ecg_id == ecg_id and not again:
+        return True
+    state, reason = _standing(choice)
+    due_at = now + rules.settle if state is MatchState.PAIRED else now
+    if current is None or current.state in WITH_REPORT:
+        tx.add_match(
+            radiograph_id=radiograph.instance_id,
+            ecg_id=ecg_id,
+            gap_seconds=choice.gap_seconds,
+            rule_version=RULE_VERSION,
+            state=state,
+            reason=reason,
+            due_at=due_at,
+            supersedes=current.match_id if current else None,
+            now=now,
+        )
+    else:
+        tx.change_match(
+            current.match_id,
+            state=state,
+            reason=reason,
+            ecg_id=ecg_id,
+            gap_seconds=choice.gap_seconds,
+            rule_version=RULE_VERSION,
+            due_at=due_at,
+            now=now,
+        )
+    return True
+
+
+def _standing(choice: Chosen | Contradicted) -> tuple[MatchState, str]:
+    if isinstance(choice, Chosen):
+        return MatchState.PAIRED, ""
+    differing = " and ".join(choice.fields)
+    return (
+        MatchState.HELD,
+        f"identity_contradiction: radiograph and ECG carry the same patient ID but differ in {differing}",
+    )
+
+
+def _candidate(stored: StoredInstance) -> Candidate:
+    acquired = stored.instance.acquired
+    if acquired is None:
+        raise ValueError("an accepted instance has a date")
+    return Candidate(
+        sop_instance_uid=stored.instance.sop_instance_uid,
+        acquired_at=acquired.at,
+        patient=stored.instance.patient,
+    )

@@ -1,0 +1,126 @@
+"""A received data set as a Part 10 file and back: bytes only, the data set is kept as it came."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from dataclasses import dataclass
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_file_meta_info
+from pydicom.tag import BaseTag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+IMPLEMENTATION_CLASS_UID = "2.25.152748396519262487214127482317459213377"
+INFLATED_BYTES = 256 * 2**20
+"""A deflated data set that grows beyond this is not read."""
+
+UNREADABLE = (
+    InvalidDicomError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    NotImplementedError,
+    RecursionError,
+    OverflowError,
+    MemoryError,
+    OSError,
+    zlib.error,
+)
+"""What pydicom raises on damaged or hostile data sets."""
+
+
+class HeaderUnreadable(Exception):
+    """The bytes are no DICOM data set that can be read. The message names no content."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSetBytes:
+    """An encoded data set and what the file meta information says of it."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    data: bytes
+
+
+def to_part10(parts: DataSetBytes) -> bytes:
+    """The data set behind a blank preamble and our file meta information; the same input, the same bytes."""
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = parts.sop_class_uid
+    meta.MediaStorageSOPInstanceUID = parts.sop_instance_uid
+    meta.TransferSyntaxUID = parts.transfer_syntax_uid
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    buffer = io.BytesIO()
+    buffer.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(buffer, meta, enforce_standard=True)
+    buffer.write(parts.data)
+    return buffer.getvalue()
+
+
+def from_part10(content: bytes) -> DataSetBytes:
+    """Split a Part 10 file.
+
+    Raises
+    ------
+    HeaderUnreadable
+        No DICM prefix, or no readable file meta information.
+    """
+    if content[128:132] != b"DICM":
+        raise HeaderUnreadable("not a DICOM file: no DICM prefix after 128 bytes")
+    buffer = io.BytesIO(content)
+    buffer.seek(132)
+    try:
+        meta = read_dataset(buffer, is_implicit_VR=False, is_little_endian=True, stop_when=_past_group_2)
+        return DataSetBytes(
+            sop_class_uid=str(meta.MediaStorageSOPClassUID),
+            sop_instance_uid=str(meta.MediaStorageSOPInstanceUID),
+            transfer_syntax_uid=str(meta.TransferSyntaxUID),
+            data=content[buffer.tell() :],
+        )
+    except UNREADABLE as error:
+        raise HeaderUnreadable(f"file meta information unreadable ({type(error).__name__})") from None
+
+
+def read_header(content: bytes) -> Dataset:
+    """The data set of a Part 10 file without its pixel data.
+
+    Raises
+    ------
+    HeaderUnreadable
+        Damaged, nested beyond what can be read, or inflating beyond `INFLATED_BYTES`.
+    """
+    parts = from_part10(content)
+    if parts.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        _check_inflated_size(parts.data)
+    try:
+        header = dcmread(io.BytesIO(content), stop_before_pixels=True)
+        if not header.keys():
+            raise HeaderUnreadable("the data set is empty")
+        return header
+    except UNREADABLE as error:
+        raise HeaderUnreadable(f"the data set cannot be read ({type(error).__name__})") from None
+
+
+def _past_group_2(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag.group != 2
+
+
+def _check_inflated_size(data: bytes) -> None:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    size, rest = 0, data
+    while rest:
+        try:
+            size += len(inflater.decompress(rest, 2**20))
+        except zlib.error:
+            raise HeaderUnreadable("the deflated data set is damaged") from None
+        if size > INFLATED_BYTES:
+            raise HeaderUnreadable(f"the deflated data set inflates beyond {INFLATED_BYTES} bytes")
+        rest = inflater.unconsumed_tail

@@ -1,0 +1,224 @@
+"""Take one object in: store its bytes, say what it is, pair it, and only then answer.
+
+Comes in: an encoded data set from the network, a folder or a person. Goes out: a `Receipt` with the DIMSE
+status. A success means that bytes, row and pairing are on disk.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+from pydicom.dataset import Dataset
+
+from pacs_node.flow.acquired import acquired
+from pacs_node.flow.classify import Classification, classify, text
+from pacs_node.flow.pair import PairingRules, lock_of, pair_arrival
+from pacs_node.flow.part10 import DataSetBytes, HeaderUnreadable, read_header, to_part10
+from pacs_node.settings import Settings
+from storage.errors import StorageFull
+from storage.objects import ObjectStore
+from storage.records import Disposition, Instance, Kind, Patient, StoredInstance
+from storage.store import Store
+from storage.transaction import Transaction
+
+log = structlog.get_logger()
+
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
+DATA_SET_MISMATCH = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+PROCESSING_FAILURE = 0x0110
+
+BLOCKING = frozenset({Disposition.ACCEPTED, Disposition.IGNORED})
+"""A first object so disposed stands; what was held or found unusable may be sent again, corrected."""
+
+UID_LENGTH = 64
+"""PS3.5 9.1; longer values are cut in the row, the stored bytes keep them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incoming:
+    """An object on its way in. The UIDs are those of the C-STORE command or the file meta information."""
+
+    parts: DataSetBytes
+    calling_ae: str
+    ecg_documents: bool = False  # the sender sends ECGs only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What the sender is told, and what was kept."""
+
+    status: int
+    comment: str  # at most 64 characters, nothing of the patient
+    kind: Kind | None = None
+    disposition: Disposition | None = None
+    reason: str = ""
+    duplicate: bool = False
+
+
+class Receiver:
+    """Receives objects into one store. May be called from several threads."""
+
+    def __init__(
+        self, store: Store, objects: ObjectStore, settings: Settings, clock: Callable[[], datetime]
+    ) -> None:
+        self._store = store
+        self._objects = objects
+        self._settings = settings
+        self._clock = clock
+        self._rules = PairingRules.of(settings)
+
+    def receive(self, incoming: Incoming) -> Receipt:
+        """Store, classify and pair one object; never raises for what the object contains."""
+        limits = self._settings.limits
+        if len(incoming.parts.data) > limits.object_bytes:
+            return self._refused(incoming, f"larger than limits.object_bytes ({limits.object_bytes})")
+        if shutil.disk_usage(self._settings.storage.objects).free < limits.free_disk_bytes:
+            return self._refused(incoming, "disk nearly full (limits.free_disk_bytes)")
+        try:
+            content = to_part10(incoming.parts)
+            stored = self._objects.put(content)
+            instance, status, comment = self._describe(incoming, content, stored.sha256)
+            receipt = self._record(instance, status, comment)
+        except StorageFull:
+            return self._refused(incoming, "disk full")
+        log.info(
+            "received",
+            kind=instance.kind.value,
+            disposition=receipt.disposition.value if receipt.disposition else "",
+            reason=instance.reason.partition(":")[0],
+            sop_class=instance.sop_class_uid,
+            calling_ae=instance.calling_ae,
+            size_bytes=instance.size_bytes,
+            duplicate=receipt.duplicate,
+            status=f"0x{receipt.status:04X}",
+        )
+        return receipt
+
+    def _describe(self, incoming: Incoming, content: bytes, sha256: str) -> tuple[Instance, int, str]:
+        """The row of an object, and the status and comment it deserves."""
+        parts = incoming.parts
+        base = Instance(
+            sop_instance_uid=parts.sop_instance_uid[:UID_LENGTH],
+            series_instance_uid="",
+            study_instance_uid="",
+            sop_class_uid=parts.sop_class_uid[:UID_LENGTH],
+            transfer_syntax_uid=parts.transfer_syntax_uid[:UID_LENGTH],
+            accession_number="",
+            patient=Patient(issuer="", patient_id="", name="", birth_date="", sex=""),
+            acquired=None,
+            received_at=self._clock(),
+            calling_ae=incoming.calling_ae,
+            sha256=sha256,
+            size_bytes=len(content),
+            kind=Kind.OTHER,
+            disposition=Disposition.HELD,
+            reason="",
+        )
+        try:
+            header = read_header(content)
+        except HeaderUnreadable as error:
+            return replace(base, reason=f"unreadable: {error}"), CANNOT_UNDERSTAND, str(error)
+        described = replace(
+            base,
+            series_instance_uid=text(header, "SeriesInstanceUID")[:UID_LENGTH],
+            study_instance_uid=text(header, "StudyInstanceUID")[:UID_LENGTH],
+            accession_number=text(header, "AccessionNumber"),
+            patient=person(header, self._settings.pairing.default_issuer),
+            acquired=acquired(header, self._settings.node.zone),
+        )
+        for keyword, expected in (
+            ("SOPInstanceUID", parts.sop_instance_uid),
+            ("SOPClassUID", parts.sop_class_uid),
+        ):
+            if text(header, keyword) != expected:
+                reason = f"{keyword} of the data set differs from the command's"
+                return replace(described, reason=f"uid_mismatch: {reason}"), DATA_SET_MISMATCH, reason
+        verdict = _complete(classify(header, ecg_documents=incoming.ecg_documents), described)
+        return (
+            replace(described, kind=verdict.kind, disposition=verdict.disposition, reason=verdict.reason),
+            SUCCESS,
+            "",
+        )
+
+    def _record(self, instance: Instance, status: int, comment: str) -> Receipt:
+        """The row and the pairing, in one transaction; the same bytes again change nothing."""
+        with self._store.transaction(lock=lock_of(instance.patient)) as tx:
+            known = tx.instances_with_uid(instance.sop_instance_uid)
+            same = next((row for row in known if row.instance.sha256 == instance.sha256), None)
+            if same is not None:
+                if same.purged_at is not None:
+                    tx.restore_purged(same.instance_id)
+                    pair_arrival(tx, replace(same, purged_at=None), self._rules, self._clock())
+                instance = same.instance
+            else:
+                instance = self._beside(tx, known, instance)
+                row = StoredInstance(
+                    instance_id=tx.add_instance(instance), instance=instance, purged_at=None
+                )
+                pair_arrival(tx, row, self._rules, self._clock())
+        return Receipt(
+            status=status,
+            comment=comment[:64],
+            kind=instance.kind,
+            disposition=instance.disposition,
+            reason=instance.reason,
+            duplicate=same is not None,
+        )
+
+    def _beside(
+        self, tx: Transaction, known: tuple[StoredInstance, ...], instance: Instance
+    ) -> Instance:
+        """`instance`, held if its UID is known with other bytes, ignored if it is a report of ours."""
+        if tx.is_own_report(instance.sop_instance_uid):
+            reason = "own_result: made by pulmolink; results are never processed again"
+            return replace(
+                instance, kind=Kind.OWN, disposition=Disposition.IGNORED, reason=reason
+            )
+        if any(row.instance.disposition in BLOCKING for row in known):
+            reason = "same_uid_other_bytes: an object with this SOP Instance UID and other content came earlier"
+            return replace(instance, disposition=Disposition.HELD, reason=reason)
+        return instance
+
+    def _refused(self, incoming: Incoming, comment: str) -> Receipt:
+        """Nothing was kept; the sender keeps it."""
+        log.error(
+            "refused",
+            reason=comment,
+            sop_class=incoming.parts.sop_class_uid[:UID_LENGTH],
+            calling_ae=incoming.calling_ae,
+            size_bytes=len(incoming.parts.data),
+        )
+        return Receipt(status=OUT_OF_RESOURCES, comment=comment[:64], reason=comment)
+
+
+def person(header: Dataset, default_issuer: str) -> Patient:
+    """Who the header says it is of; what is not in the standard's form counts as not said."""
+    birth_date = "".join(text(header, "PatientBirthDate").replace(".", "-").split("-"))
+    sex = text(header, "PatientSex").upper()
+    return Patient(
+        issuer=text(header, "IssuerOfPatientID") or default_issuer,
+        patient_id=text(header, "PatientID"),
+        name=text(header, "PatientName"),
+        birth_date=birth_date if len(birth_date) == 8 and birth_date.isdecimal() else "",
+        sex=sex if sex in {"M", "F", "O"} else "",
+    )
+
+
+def _complete(verdict: Classification, instance: Instance) -> Classification:
+    """Hold what would take part but lacks what pairing needs."""
+    if verdict.disposition is not Disposition.ACCEPTED:
+        return verdict
+    reason = ""
+    if not instance.patient.patient_id:
+        reason = "patient_id_blank: without a patient ID nothing is paired; correct and send again"
+    elif instance.acquired is None:
+        reason = "date_missing: no usable acquisition, series, study or content date"
+    elif not instance.study_instance_uid or not instance.series_instance_uid:
+        reason = "uid_missing: no Study or Series Instance UID, a report could not refer to it"
+    return Classification(kind=verdict.kind, disposition=Disposition.HELD, reason=reason) if reason else verdict

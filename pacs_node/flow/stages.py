@@ -1,0 +1,209 @@
+"""What is done with a claimed match: chest features, estimate, reports. One function a stage.
+
+Each stage takes a match under a lease, works outside any transaction, and commits its result together with
+the transition. A result whose lease was lost, or whose match changed meanwhile, is dropped by the store.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+import ecg_ingest
+from ecg_ingest.lead_images import EcgRefused, LeadImages, RenderStyle
+from inference.prediction import Finding, Geometry, Prediction
+from inference.predictor import Predictor
+from inference.radiograph import RadiographUnusable
+from pacs_node import CODE_VERSION
+from pacs_node.flow.digest import run_digest
+from pacs_node.flow.pair import PairingRules, lock_of, refuse_ecg, refuse_radiograph
+from pacs_node.flow.part10 import read_header
+from pacs_node.report import make
+from pacs_node.report.inputs import Device, ReportInputs
+from pacs_node.settings import Settings
+from storage.objects import ObjectStore
+from storage.records import ChestFeatures, Instance, Match, MatchState, NewReport, ReportKind
+from storage.store import Store
+
+LEADS_KEPT = 8
+"""Lead images a worker keeps in memory between the estimate and the report of the same ECG."""
+
+
+class Stages:
+    """The stages with what they share: store, objects, predictor. One per worker thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        objects: ObjectStore,
+        predictor: Predictor,
+        settings: Settings,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._objects = objects
+        self._predictor = predictor
+        self._settings = settings
+        self._clock = clock
+        self._rules = PairingRules.of(settings)
+        self._style = RenderStyle(**dict(predictor.ecg_style))
+        self._leads: OrderedDict[str, LeadImages] = OrderedDict()
+
+    def run(self, match: Match, owner: str) -> None:
+        """Do the stage that the match's state asks for."""
+        stage = {
+            MatchState.WAITING: self.chest,
+            MatchState.PAIRED: self.estimate,
+            MatchState.PREDICTED: self.report,
+        }[match.state]
+        stage(match, owner)
+
+    def chest(self, match: Match, owner: str) -> None:
+        """Compute and keep what the radiograph alone gives, so that its ECG finds it ready."""
+        if self._features(match, owner) is not None:
+            self._store.release(match.match_id, owner)
+
+    def estimate(self, match: Match, owner: str) -> None:
+        """Read the ECG, run the fused network, store the estimate: PAIRED to PREDICTED."""
+        if match.ecg_id is None:
+            raise ValueError("a paired match has an ECG")
+        features = self._features(match, owner)
+        if features is None:
+            return
+        radiograph = self._store.instance(match.radiograph_id).instance
+        ecg = self._store.instance(match.ecg_id).instance
+        try:
+            leads = self._read_ecg(ecg)
+        except EcgRefused as refusal:
+            reason = f"{refusal.reason.value}: {refusal.detail}"
+            with self._store.transaction(lock=lock_of(match.patient)) as tx:
+                refuse_ecg(tx, match, owner, reason, self._rules, self._clock())
+            return
+        embedding = np.frombuffer(features.embedding, dtype="<f4").reshape(9, -1)
+        prediction = self._predictor.predict(embedding, leads.pixels)
+        prediction = _with_findings(prediction, features, leads)
+        digest = run_digest(radiograph.sha256, ecg.sha256, self._predictor.identity, self._settings)
+        self._store.save_prediction(
+            match.match_id, owner, prediction_json=prediction.to_json(), run_digest=digest, now=self._clock()
+        )
+
+    def report(self, match: Match, owner: str) -> None:
+        """Write the Structured Report and the overlay, store them and what is to be sent where."""
+        inputs = self._report_inputs(match)
+        made = {ReportKind.SR: make.structured(inputs), ReportKind.OVERLAY: make.overlay(inputs)}
+        reports = [
+            NewReport(
+                kind=kind,
+                sop_class_uid=report.sop_class_uid,
+                sop_instance_uid=report.sop_instance_uid,
+                series_instance_uid=report.series_instance_uid,
+                study_instance_uid=report.study_instance_uid,
+                transfer_syntax_uid=report.transfer_syntax_uid,
+                sha256=(stored := self._objects.put(report.content)).sha256,
+                size_bytes=stored.size_bytes,
+            )
+            for kind, report in made.items()
+        ]
+        destinations = {
+            kind: [entry.name for entry in self._settings.destinations if kind.value in entry.sends]
+            for kind in made
+        }
+        self._store.save_reports(match.match_id, owner, reports, destinations, now=self._clock())
+
+    def _features(self, match: Match, owner: str) -> ChestFeatures | None:
+        """The radiograph's features, computed now if they are not kept yet; None if it was refused."""
+        digest = self._predictor.identity.digest
+        kept = self._store.chest_features(match.radiograph_id, digest)
+        if kept is not None:
+            return kept
+        radiograph = self._store.instance(match.radiograph_id).instance
+        try:
+            chest = self._predictor.chest(self._objects.get(radiograph.sha256))
+        except RadiographUnusable as refusal:
+            reason = f"{refusal.reason.value}: {refusal.detail}"
+            with self._store.transaction(lock=lock_of(match.patient)) as tx:
+                refuse_radiograph(tx, match, owner, reason, self._clock())
+            return None
+        features = ChestFeatures(
+            radiograph_id=match.radiograph_id,
+            model_digest=digest,
+            embedding=np.ascontiguousarray(chest.embedding, dtype="<f4").tobytes(),
+            display_sha256=self._objects.put(_png(chest.display)).sha256,
+            findings_json=json.dumps([asdict(finding) for finding in chest.findings]),
+            geometry_json=json.dumps(asdict(chest.geometry)),
+        )
+        self._store.save_chest(features, match.match_id, owner)
+        return features
+
+    def _read_ecg(self, ecg: Instance) -> LeadImages:
+        """The ECG's lead images; the last few stay in memory from the estimate to the report."""
+        leads = self._leads.pop(ecg.sha256, None)
+        if leads is None:
+            leads = ecg_ingest.read(self._objects.get(ecg.sha256), style=self._style)
+        self._leads[ecg.sha256] = leads
+        while len(self._leads) > LEADS_KEPT:
+            self._leads.popitem(last=False)
+        return leads
+
+    def _report_inputs(self, match: Match) -> ReportInputs:
+        if match.ecg_id is None or match.gap_seconds is None:
+            raise ValueError("a predicted match has an ECG")
+        radiograph = self._store.instance(match.radiograph_id).instance
+        ecg = self._store.instance(match.ecg_id).instance
+        if radiograph.acquired is None or ecg.acquired is None:
+            raise ValueError("paired instances have dates")
+        features = self._features(match, "")
+        if features is None:
+            raise ValueError("the radiograph was refused after its estimate")
+        return ReportInputs(
+            radiograph=read_header(self._objects.get(radiograph.sha256)),
+            ecg=read_header(self._objects.get(ecg.sha256)),
+            prediction=Prediction.from_json(match.prediction_json),
+            geometry=Geometry(**json.loads(features.geometry_json)),
+            display=_grey(self._objects.get(features.display_sha256)),
+            leads=self._read_ecg(ecg),
+            radiograph_at=radiograph.acquired.at,
+            ecg_at=ecg.acquired.at,
+            gap_seconds=match.gap_seconds,
+            radiograph_date_only=radiograph.acquired.date_only,
+            ecg_date_only=ecg.acquired.date_only,
+            predecessor=self._store.predecessor_report(match.match_id, ReportKind.SR),
+            run_digest=match.run_digest,
+            revision=match.revision,
+            created_at=self._clock(),
+            site_timezone=self._settings.node.site_timezone,
+            device=Device(ae_title=self._settings.node.ae_title, software_version=CODE_VERSION),
+        )
+
+
+def _with_findings(prediction: Prediction, features: ChestFeatures, leads: LeadImages) -> Prediction:
+    """The prediction with what was found while its inputs were read."""
+    chest = [Finding(**finding) for finding in json.loads(features.findings_json)]
+    ecg = [
+        Finding(
+            subject="ecg",
+            code=finding.code,
+            severity="warning",
+            detail=f"{finding.lead}: {finding.detail}" if finding.lead else finding.detail,
+        )
+        for finding in leads.quality
+    ]
+    return replace(prediction, findings=(*chest, *ecg, *prediction.findings))
+
+
+def _png(grey: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(grey, mode="L").save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _grey(png: bytes) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(png)), dtype=np.uint8)

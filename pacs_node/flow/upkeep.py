@@ -1,0 +1,68 @@
+"""What is done because time passed: windows close, leases end, old inputs and orphaned objects are removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import structlog
+
+from pacs_node.settings import Settings
+from storage.objects import ObjectStore
+from storage.store import Store
+
+log = structlog.get_logger()
+
+PURGE_AT_ONCE = 500
+"""Inputs removed in one round, so that a round stays short."""
+ORPHAN_AGE = timedelta(hours=1)
+"""An object without a row may belong to a receive that is still running; after this it does not."""
+
+
+class Upkeep:
+    """The rounds of the scheduler; each is safe to run at any time, on any node, twice."""
+
+    def __init__(
+        self, store: Store, objects: ObjectStore, settings: Settings, clock: Callable[[], datetime]
+    ) -> None:
+        self._store = store
+        self._objects = objects
+        self._settings = settings
+        self._clock = clock
+
+    def close_windows(self) -> int:
+        """Radiographs whose window passed without an ECG say so."""
+        closed = self._store.close_windows(
+            self._clock(), timedelta(days=self._settings.pairing.window_days)
+        )
+        if closed:
+            log.info("windows_closed", radiographs=closed)
+        return closed
+
+    def clear_ended_leases(self) -> int:
+        """Claims of workers that died are open to others (they are claimable already; this tidies the rows)."""
+        ended = self._store.clear_ended_leases(self._clock())
+        if ended:
+            log.warning("leases_ended", claims=ended)
+        return ended
+
+    def purge_unpaired(self) -> int:
+        """Remove the bytes of inputs that nobody paired within `storage.retain_unpaired_days`; rows stay."""
+        days = self._settings.storage.retain_unpaired_days
+        if days == 0:
+            return 0
+        now = self._clock()
+        old = self._store.unpaired_inputs(now - timedelta(days=days), PURGE_AT_ONCE)
+        for stored in old:
+            self._store.mark_purged(stored.instance_id, now)
+        if old:
+            log.info("inputs_purged", instances=len(old))
+        return len(old)
+
+    def sweep_objects(self) -> int:
+        """Remove objects and temporary files that no row names."""
+        removed = self._objects.sweep_temporary(ORPHAN_AGE.total_seconds())
+        removed += self._store.sweep_orphans(self._objects, ORPHAN_AGE.total_seconds())
+        if removed:
+            log.info("objects_swept", objects=removed)
+        return removed

@@ -1,0 +1,55 @@
+"""Prometheus metrics read from the rows at each scrape, so that they survive restarts and count every process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from storage.records import DeliveryState, MatchState
+from storage.store import Store
+
+
+class StoreCollector(Collector):
+    """Counts of matches, instances and deliveries, and the age of the oldest work due."""
+
+    def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics now."""
+        matches = GaugeMetricFamily(
+            "pulmolink_matches", "Matches by state, superseded ones included.", labels=["state"]
+        )
+        counted = self._store.count_matches()
+        for state in MatchState:
+            matches.add_metric([state.value], counted.get(state, 0))
+        yield matches
+        instances = GaugeMetricFamily(
+            "pulmolink_instances", "Objects received, by kind and disposition.", labels=["kind", "disposition"]
+        )
+        for (kind, disposition), count in self._store.count_instances().items():
+            instances.add_metric([kind.value, disposition.value], count)
+        yield instances
+        deliveries = GaugeMetricFamily(
+            "pulmolink_deliveries", "Report deliveries by destination and state.", labels=["destination", "state"]
+        )
+        by_destination = self._store.count_deliveries()
+        for destination in sorted({name for name, _ in by_destination}):
+            for delivery_state in DeliveryState:
+                count = by_destination.get((destination, delivery_state), 0)
+                deliveries.add_metric([destination, delivery_state.value], count)
+        yield deliveries
+        yield GaugeMetricFamily(
+            "pulmolink_queue_age_seconds",
+            "Age of the oldest match that is due and not yet worked.",
+            value=self._store.oldest_due(self._clock()) or 0.0,
+        )
+
+    def describe(self) -> list[Metric]:
+        """Nothing is known before the first scrape."""
+        return []
