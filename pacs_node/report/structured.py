@@ -284,7 +284,7 @@ def _quality(inputs: ReportInputs, quality: InputQuality) -> QualitativeEvaluati
     )
     evaluation[0].ContentSequence = [
         _comment(plain_text(f"{quality.subject}: {note}"), RelationshipTypeValues.HAS_PROPERTIES)
-        for note in quality.notes
+        for note in quality.notes or ("nothing found",)
     ] + [_reference(header, RelationshipTypeValues.INFERRED_FROM)]
     return evaluation
 

@@ -1,9 +1,8 @@
-"""A stored Structured Report as plain text: for terminals and folders. Reads the report, not what it was made of."""
+"""A stored Structured Report as plain text, for terminals and folders. Reads the report, not its inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
@@ -19,12 +18,8 @@ _COMMENT: Final = "121106"
 _WIDTH: Final = 100
 _HIDDEN: Final = frozenset({"112040", "121401", "363698007"})
 """Tracking UID, derivation, finding site: for programs, and the same in every report."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Patch:
-    name: str
-    value: str
+_ALGORITHM: Final = frozenset({"111000", "111001", "111002", "111003"})
+_UNITS: Final = {"mm[Hg]": "mmHg", "d": "days"}
 
 
 def report_text(sr: bytes, *, patient: bool = False) -> str:
@@ -90,34 +85,39 @@ def _patient(document: Dataset) -> Iterator[str]:
 
 
 def _measurements(container: Dataset) -> Iterator[str]:
-    patches = []
+    patches: list[float] = []
+    algorithm: list[str] = []
     for group in container.ContentSequence:
-        patch = _patch(group)
-        if patch:
-            patches.append(patch)
+        found = [_number(item) for item in group.ContentSequence if _code(item) == _PATCH]
+        if found:
+            patches += found
             continue
         yield ""
         for item in group.ContentSequence:
             yield from _item(item, indent=0)
+            algorithm += [
+                _value(part) for part in item.get("ContentSequence", ()) if _code(part) in _ALGORITHM
+            ]
     if patches:
         yield ""
         yield "Estimates of the nine patches of the radiograph, as they lie on it, in mmHg"
-        values = [f"{float(patch.value):8.1f}" for patch in patches]
-        for row in range(0, len(values), 3):
-            yield "".join(values[row : row + 3])
-
-
-def _patch(group: Dataset) -> _Patch | None:
-    name = next((str(item.TextValue) for item in group.ContentSequence if _code(item) == _TRACKING), "")
-    for item in group.ContentSequence:
-        if item.ValueType == "NUM" and _code(item) == _PATCH:
-            return _Patch(name=name, value=str(item.MeasuredValueSequence[0].NumericValue))
-    return None
+        for row in range(0, len(patches), 3):
+            yield "".join(f"{mmhg:8.1f}" for mmhg in patches[row : row + 3])
+    if algorithm:
+        yield ""
+        yield "Algorithm"
+        yield from (f"  {line}" for line in algorithm)
 
 
 def _item(item: Dataset, indent: int) -> Iterator[str]:
     """One content item and, deeper, what is below it. References are listed at the end instead."""
-    if _code(item) in _HIDDEN or item.ValueType in {"IMAGE", "WAVEFORM", "COMPOSITE", "SCOORD", "UIDREF"}:
+    if _code(item) in _HIDDEN | _ALGORITHM or item.ValueType in {
+        "IMAGE",
+        "WAVEFORM",
+        "COMPOSITE",
+        "SCOORD",
+        "UIDREF",
+    }:
         return
     name = item.ConceptNameCodeSequence[0].CodeMeaning
     value = _value(item)
@@ -133,11 +133,15 @@ def _item(item: Dataset, indent: int) -> Iterator[str]:
 
 def _value(item: Dataset) -> str:
     if item.ValueType == "NUM":
-        measured = item.MeasuredValueSequence[0]
-        return f"{float(measured.NumericValue):g} {measured.MeasurementUnitsCodeSequence[0].CodeValue}"
+        unit = str(item.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue)
+        return f"{_number(item):g} {_UNITS.get(unit, unit)}"
     if item.ValueType == "CODE":
         return str(item.ConceptCodeSequence[0].CodeMeaning)
     return str(item.get("TextValue", ""))
+
+
+def _number(item: Dataset) -> float:
+    return float(item.MeasuredValueSequence[0].NumericValue)
 
 
 def _references(document: Dataset) -> Iterator[str]:
