@@ -10,6 +10,7 @@ import io
 import warnings
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
+from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
 
 from inference import codestream
 from inference.prediction import PATCH_OFFSETS, Finding, Geometry
@@ -246,7 +247,7 @@ def _check_size(rows: int, columns: int) -> None:
         raise RadiographUnusable(UnusableReason.TOO_SMALL, f"{rows} x {columns} pixels")
 
 
-def _decode(dataset: Dataset) -> NDArray[np.generic]:
+def _decode(dataset: Dataset) -> NDArray[Any]:
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated and not codestream.is_complete(dataset["PixelData"].value):
         raise RadiographUnusable(
@@ -279,7 +280,7 @@ def _decode(dataset: Dataset) -> NDArray[np.generic]:
 
 def _values(
     dataset: Dataset,
-    stored: NDArray[np.generic],
+    stored: NDArray[Any],
     preprocessing: RadiographPreprocessing,
     findings: list[Finding],
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
@@ -307,7 +308,7 @@ def _values(
     return (-values if inverted else values), padding
 
 
-def _padding(dataset: Dataset, stored: NDArray[np.generic]) -> NDArray[np.bool_] | None:
+def _padding(dataset: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
     """Where Pixel Padding Value (or its range, PS3.3 C.7.5.1.1.2) stands; None if nowhere."""
     if "PixelPaddingValue" not in dataset:
         return None
@@ -323,7 +324,7 @@ def _padding(dataset: Dataset, stored: NDArray[np.generic]) -> NDArray[np.bool_]
 
 def _voi(
     dataset: Dataset,
-    modality: NDArray[np.generic],
+    modality: NDArray[Any],
     values: NDArray[np.float32],
     padding: NDArray[np.bool_] | None,
     findings: list[Finding],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +128,7 @@ def _calibration(canvas: Canvas, baseline: float) -> None:
 
 
 def _trace(
-    canvas: Canvas, label: str, millivolts: NDArray[np.float64], x: float, baseline: float, pitch: float
+    canvas: Canvas, label: str, millivolts: NDArray[np.floating[Any]], x: float, baseline: float, pitch: float
 ) -> None:
     """One lead: its label and one path. `x`, `baseline` and `pitch` (the row's height) in millimetres."""
     canvas.setFillColorRGB(0, 0, 0)

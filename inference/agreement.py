@@ -1,0 +1,82 @@
+"""How estimates agree with measurements, by patient: pure functions of two arrays of mmHg."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Agreement over patients. Errors are estimated minus measured, mmHg."""
+
+    patients: int
+    mean_absolute_error: float
+    bias: float
+    error_sd: float
+    correlation: float  # Pearson
+    slope: float  # of estimated on measured, as the paper prints it
+    explained: float  # 1 - SSE/SST; not the squared correlation that the paper calls R2
+
+
+def agreement(measured: Array, estimated: Array) -> Agreement:
+    """Agreement of one estimate a patient, float [patients] each.
+
+    Raises
+    ------
+    ValueError
+        If the arrays differ in length, are shorter than three, or the measurements do not vary.
+    """
+    if measured.shape != estimated.shape or measured.ndim != 1 or len(measured) < 3:
+        raise ValueError("two arrays of the same length, at least three, are needed")
+    total = float(np.sum((measured - measured.mean()) ** 2))
+    if total == 0.0:
+        raise ValueError("measurements that do not vary show no agreement")
+    error = estimated - measured
+    covariance = float(np.sum((measured - measured.mean()) * (estimated - estimated.mean())))
+    spread = float(np.sum((estimated - estimated.mean()) ** 2))
+    return Agreement(
+        patients=len(measured),
+        mean_absolute_error=float(np.mean(np.abs(error))),
+        bias=float(error.mean()),
+        error_sd=float(error.std(ddof=1)),
+        correlation=covariance / float(np.sqrt(total * spread)) if spread > 0 else 0.0,
+        slope=covariance / total,
+        explained=1.0 - float(np.sum(error**2)) / total,
+    )
+
+
+def bootstrap_intervals(
+    measured: Array, estimated: Array, *, seed: int, repeats: int = 2000, level: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of each figure of `Agreement`, resampling patients."""
+    rng = np.random.default_rng(seed)
+    drawn: dict[str, list[float]] = {}
+    while len(drawn.get("bias", ())) < repeats:
+        rows = rng.integers(0, len(measured), len(measured))
+        if np.ptp(measured[rows]) == 0.0:
+            continue
+        result = agreement(measured[rows], estimated[rows])
+        for name in _FIGURES:
+            drawn.setdefault(name, []).append(getattr(result, name))
+    tail = 50.0 * (1.0 - level)
+    return {
+        name: (float(np.percentile(values, tail)), float(np.percentile(values, 100.0 - tail)))
+        for name, values in drawn.items()
+    }
+
+
+_FIGURES = ("mean_absolute_error", "bias", "error_sd", "correlation", "slope", "explained")
+
+
+def wilson_interval(hits: int, of: int) -> tuple[float, float]:
+    """The 95% Wilson score interval of a share."""
+    z = 1.959964
+    share = hits / of
+    centre = (share + z * z / (2 * of)) / (1 + z * z / of)
+    half = z * float(np.sqrt(share * (1 - share) / of + z * z / (4 * of * of))) / (1 + z * z / of)
+    return centre - half, centre + half

@@ -1,0 +1,146 @@
+"""How far an estimate may be off, and whether an input looks like those the model was made with. No torch here.
+
+Split-conformal: residuals of patients that took no part in training give the interval and the probabilities.
+Their coverage holds for patients drawn as those were, and for no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+INTERVAL_LEVEL = 0.90
+USUAL_SHARE = 0.99  # of held-out patients whose input must count as usual
+COMPONENTS = 16  # principal directions of an embedding that are weighed one by one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What embeddings of usual inputs look like: a Gaussian on principal directions and the rest beside them."""
+
+    mean: NDArray[np.float32]  # [n]
+    basis: NDArray[np.float32]  # [COMPONENTS, n], orthonormal rows
+    variance: NDArray[np.float32]  # [COMPONENTS + 1]; the last is the mean squared length of the rest
+    limit: float  # distance that `USUAL_SHARE` of held-out patients stay below
+
+    def distance(self, embedding: NDArray[np.float32]) -> float:
+        """Squared Mahalanobis distance of `embedding` [n] along the directions, and of what they leave over."""
+        offset = (embedding - self.mean).astype(np.float64)
+        along = self.basis.astype(np.float64) @ offset
+        rest = max(0.0, float(offset @ offset) - float(along @ along))
+        return float(np.sum(along**2 / self.variance[:-1])) + rest / float(self.variance[-1])
+
+    def is_unusual(self, embedding: NDArray[np.float32]) -> bool:
+        """Whether `embedding` lies beyond the limit. NaN counts as unusual."""
+        return not self.distance(embedding) <= self.limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Residuals (measured minus estimated, mmHg) of held-out patients, and references for both embeddings."""
+
+    residuals_mmhg: NDArray[np.float32]
+    chest: Reference
+    ecg: Reference
+
+    def __post_init__(self) -> None:
+        if self.residuals_mmhg.ndim != 1 or len(self.residuals_mmhg) < minimum_patients(INTERVAL_LEVEL):
+            raise ValueError("too few residuals for the interval")
+        if not np.isfinite(self.residuals_mmhg).all():
+            raise ValueError("residuals must be finite")
+
+    def half_width_mmhg(self) -> float:
+        """Half the interval's width: the conformal quantile of the absolute residuals."""
+        return conformal_quantile(np.abs(self.residuals_mmhg), INTERVAL_LEVEL)
+
+    def interval(self, mpap_mmhg: float) -> tuple[float, float]:
+        """The interval around an estimate, not below zero."""
+        half = self.half_width_mmhg()
+        return max(0.0, mpap_mmhg - half), mpap_mmhg + half
+
+    def probability_above(self, mpap_mmhg: float, threshold_mmhg: float, *, inclusive: bool) -> float:
+        """How probable a measured value above the threshold is, from the residuals; never quite 0 or 1."""
+        plausible = mpap_mmhg + self.residuals_mmhg.astype(np.float64)
+        above = plausible >= threshold_mmhg if inclusive else plausible > threshold_mmhg
+        return (float(np.count_nonzero(above)) + 0.5) / (len(plausible) + 1.0)
+
+    def to_tensors(self) -> dict[str, NDArray[np.generic]]:
+        """As kept in calibration.safetensors."""
+        tensors: dict[str, NDArray[np.generic]] = {"residuals_mmhg": self.residuals_mmhg}
+        for name, reference in (("chest", self.chest), ("ecg", self.ecg)):
+            tensors[f"{name}.mean"] = reference.mean
+            tensors[f"{name}.basis"] = reference.basis
+            tensors[f"{name}.variance"] = reference.variance
+            tensors[f"{name}.limit"] = np.array([reference.limit], dtype=np.float64)
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray[np.generic]]) -> Calibration:
+        """The calibration of a package. Raises KeyError or ValueError if a tensor is missing or misshapen."""
+
+        def reference(name: str, size: int) -> Reference:
+            mean, basis = _float32(tensors[f"{name}.mean"]), _float32(tensors[f"{name}.basis"])
+            variance = _float32(tensors[f"{name}.variance"])
+            if mean.shape != (size,) or basis.ndim != 2 or basis.shape[1] != size:
+                raise ValueError(f"{name} reference is misshapen")
+            if variance.shape != (basis.shape[0] + 1,) or not (variance > 0).all():
+                raise ValueError(f"{name} variances must be positive, one a direction and one for the rest")
+            limit = float(tensors[f"{name}.limit"].reshape(-1)[0].item())
+            return Reference(mean=mean, basis=basis, variance=variance, limit=limit)
+
+        from inference.architecture import CHEST_EMBEDDING, ECG_EMBEDDING
+
+        return cls(
+            residuals_mmhg=_float32(tensors["residuals_mmhg"]),
+            chest=reference("chest", CHEST_EMBEDDING),
+            ecg=reference("ecg", ECG_EMBEDDING),
+        )
+
+
+def conformal_quantile(scores: NDArray[np.floating], level: float) -> float:
+    """The ceil((n + 1) level)-th smallest score, which a new one stays below with probability `level` or more."""
+    rank = int(np.ceil((len(scores) + 1) * level))
+    if rank > len(scores):
+        raise ValueError("too few scores for this level")
+    return float(np.sort(scores)[rank - 1])
+
+
+def minimum_patients(level: float) -> int:
+    """How many held-out patients `conformal_quantile` needs for `level`."""
+    return int(np.ceil(level / (1.0 - level) - 1e-9))
+
+
+def fit_reference(
+    usual: NDArray[np.float32], held_out: NDArray[np.float32], *, components: int = COMPONENTS
+) -> Reference:
+    """A reference from embeddings [patients, n], its limit from patients that took no part in fitting it.
+
+    With fewer held-out patients than `USUAL_SHARE` needs (99), the limit is their largest distance.
+    """
+    mean = usual.mean(axis=0)
+    centred = (usual - mean).astype(np.float64)
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    components = min(components, len(singular) - 1)
+    basis = directions[:components]
+    along = centred @ basis.T
+    rest = np.maximum(0.0, np.sum(centred**2, axis=1) - np.sum(along**2, axis=1))
+    variance = np.concatenate([along.var(axis=0), [rest.mean()]])
+    reference = Reference(
+        mean=mean.astype(np.float32),
+        basis=basis.astype(np.float32),
+        variance=np.maximum(variance, 1e-12).astype(np.float32),
+        limit=np.inf,
+    )
+    distances = np.array([reference.distance(row) for row in held_out])
+    if len(distances) >= minimum_patients(USUAL_SHARE):
+        limit = conformal_quantile(distances, USUAL_SHARE)
+    else:
+        limit = float(distances.max())
+    return Reference(mean=reference.mean, basis=reference.basis, variance=reference.variance, limit=limit)
+
+
+def _float32(array: NDArray[np.generic]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(array, dtype=np.float32)

@@ -1,0 +1,109 @@
+"""The network ready to answer: evaluation mode, inference mode, fixed order of work; arrays in, arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from inference.architecture import CHEST_EMBEDDING, ECG_EMBEDDING, Architecture
+from inference.manifest import EcgPreprocessing
+from inference.network import FusedNetwork
+from inference.radiograph import RadiographPreprocessing, patches
+
+PATCHES = 9
+LEAD_IMAGES_SHAPE = (12, 48, 224, 3)
+
+
+class Engine:
+    """A fused network with the preprocessing that belongs to it."""
+
+    def __init__(
+        self, network: FusedNetwork, radiograph: RadiographPreprocessing, ecg: EcgPreprocessing
+    ) -> None:
+        self.network = network.eval()
+        self.radiograph = radiograph
+        self.ecg_preprocessing = ecg
+        # Convolutions on a CPU run a third faster over channels laid last; a ViT has none that matter.
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def embed_chest(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The nine patches of `picture` [512, 512] in one batch, as embeddings [9, 1024]."""
+        with torch.inference_mode():
+            batch = torch.from_numpy(patches(picture, self.radiograph))
+            embedding = self.network.chest(batch.contiguous(memory_format=torch.channels_last))
+        return np.ascontiguousarray(embedding.numpy(), dtype=np.float32)
+
+    def embed_ecg(self, lead_images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Lead images uint8 [examinations, 12, 48, 224, 3] as embeddings [examinations, 128]."""
+        with torch.inference_mode():
+            embedding = self.network.ecg(lead_tensor(lead_images, self.ecg_preprocessing))
+        return np.ascontiguousarray(embedding.numpy(), dtype=np.float32)
+
+    def fuse(self, chest: NDArray[np.float32], ecg: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Chest [examinations, 9, 1024] and ECG [examinations, 128] to mmHg [examinations, 9]."""
+        if chest.shape != (len(ecg), PATCHES, CHEST_EMBEDDING) or ecg.shape[1:] != (ECG_EMBEDDING,):
+            raise ValueError(f"embeddings of shapes {chest.shape} and {ecg.shape} do not go together")
+        with torch.inference_mode():
+            values = self.network.head.split(torch.from_numpy(chest), torch.from_numpy(ecg))
+        return values.numpy()
+
+
+def lead_tensor(lead_images: NDArray[np.uint8], preprocessing: EcgPreprocessing) -> torch.Tensor:
+    """Lead images uint8 [n, 12, 48, 224, 3] as the ECG branch's input, float [n, 36, 48, 224], channels last.
+
+    Raises
+    ------
+    ValueError
+        If shape or dtype differ.
+    """
+    if lead_images.ndim != 5 or lead_images.shape[1:] != LEAD_IMAGES_SHAPE or lead_images.dtype != np.uint8:
+        raise ValueError(f"lead images must be uint8 [n, 12, 48, 224, 3], not {lead_images.shape}")
+    count = len(lead_images)
+    # [n, lead, row, column, colour] to [n, row, column, lead, colour]: channels last in memory, lead by lead.
+    laid = np.ascontiguousarray(lead_images.transpose(0, 2, 3, 1, 4)).reshape(count, 48, 224, 36)
+    scaled = torch.from_numpy(laid).to(torch.float32)
+    scaled = (scaled / 255.0 - preprocessing.mean) / preprocessing.std
+    return scaled.permute(0, 3, 1, 2)
+
+
+def network_from_tensors(
+    architecture: Architecture, tensors: Mapping[str, NDArray[np.generic]]
+) -> FusedNetwork:
+    """A network holding `tensors`, expanded to float32.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, left over, misshapen or not finite.
+    """
+    with torch.device("meta"):
+        network = FusedNetwork(architecture)
+    expected = network.state_dict()
+    counters = {name for name in expected if name.endswith("num_batches_tracked")}
+    if set(tensors) != set(expected) - counters:
+        differing = sorted(set(tensors) ^ (set(expected) - counters))
+        raise ValueError(f"tensors differ from the architecture's, first: {differing[0]}")
+    state: dict[str, torch.Tensor] = {name: torch.tensor(0) for name in counters}
+    for name, array in tensors.items():
+        if tuple(array.shape) != tuple(expected[name].shape):
+            raise ValueError(f"{name} has shape {array.shape}, not {tuple(expected[name].shape)}")
+        values = np.array(array, dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} holds values that are not finite")
+        state[name] = torch.from_numpy(values)
+    network.load_state_dict(state, assign=True)
+    return network.requires_grad_(False)
+
+
+def tensors_of(network: FusedNetwork, dtype: str) -> dict[str, NDArray[np.generic]]:
+    """The network's weights as arrays to store: matrices and filters in `dtype`, everything small in float32."""
+    stored: dict[str, NDArray[np.generic]] = {}
+    for name, tensor in network.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        array = tensor.detach().contiguous().numpy().astype(np.float32)
+        stored[name] = array.astype(np.float16) if dtype == "float16" and array.ndim > 1 else array
+    return stored

@@ -1,0 +1,199 @@
+"""Load a model package, refuse it if it is not what it says, and answer: radiograph and ECG to a `Prediction`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from inference.architecture import CHEST_EMBEDDING
+from inference.calibration import INTERVAL_LEVEL, Calibration
+from inference.engine import LEAD_IMAGES_SHAPE, PATCHES, Engine, network_from_tensors
+from inference.manifest import Manifest, PackageFault, PackageRefused
+from inference.package import (
+    CALIBRATION,
+    GOLDEN,
+    GOLDEN_TOLERANCE_MMHG,
+    WEIGHTS,
+    GoldenCase,
+    locate,
+    read_package,
+)
+from inference.prediction import Chest, Finding, ModelIdentity, Prediction
+from inference.radiograph import read_radiograph
+
+
+class Predictor:
+    """A model package in service. One a process; not meant to be shared by threads."""
+
+    def __init__(self, engine: Engine, calibration: Calibration, manifest: Manifest) -> None:
+        self._engine = engine
+        self._calibration = calibration
+        self._manifest = manifest
+        self.identity: ModelIdentity = manifest.identity()
+
+    @classmethod
+    def load(cls, folder: Path | str, *, threads: int | None = None) -> Predictor:
+        """The package in `folder`, or the shipped package of that name.
+
+        Parameters
+        ----------
+        folder
+            A model package.
+        threads
+            How many threads torch may use in this process; None leaves torch's own choice. The same number gives
+            bit-identical answers.
+
+        Raises
+        ------
+        PackageRefused
+            If a file is missing, added or changed, the tensors do not fit, or a golden case differs by more than
+            0.05 mmHg.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        package = read_package(locate(folder))
+        try:
+            network = network_from_tensors(package.manifest.architecture, package.weights)
+        except ValueError as error:
+            raise PackageRefused(PackageFault.WEIGHTS, WEIGHTS, str(error)) from error
+        try:
+            calibration = Calibration.from_tensors(package.calibration)
+        except (KeyError, ValueError) as error:
+            raise PackageRefused(
+                PackageFault.CALIBRATION, CALIBRATION, f"is not a calibration ({error})"
+            ) from error
+        engine = Engine(network, package.manifest.radiograph, package.manifest.ecg)
+        for case in package.golden:
+            _reproduce(engine, case)
+        return cls(engine, calibration, package.manifest)
+
+    @property
+    def ecg_style(self) -> Mapping[str, object]:
+        """Keyword arguments of `ecg_ingest`'s `RenderStyle` for this model."""
+        return dict(self._manifest.ecg.style)
+
+    def chest(self, dicom: bytes) -> Chest:
+        """Everything that a radiograph's Part 10 bytes give without its ECG.
+
+        Raises
+        ------
+        RadiographUnusable
+            With the reason.
+        """
+        radiograph = read_radiograph(dicom, self._manifest.radiograph)
+        return Chest(
+            embedding=self._engine.embed_chest(radiograph.picture),
+            geometry=radiograph.geometry,
+            display=radiograph.display,
+            findings=radiograph.findings,
+        )
+
+    def predict(self, embedding: NDArray[np.float32], lead_images: NDArray[np.uint8]) -> Prediction:
+        """The estimate for one examination.
+
+        Parameters
+        ----------
+        embedding
+            Of the radiograph, float32 [9, 1024], as `chest` gave it for this very model.
+        lead_images
+            uint8 [12, 48, 224, 3], drawn in `ecg_style`.
+
+        Raises
+        ------
+        ValueError
+            If a shape or dtype differs or a value is not finite.
+        """
+        return self.predict_batch([embedding], [lead_images])[0]
+
+    def predict_batch(
+        self, embeddings: Sequence[NDArray[np.float32]], lead_images: Sequence[NDArray[np.uint8]]
+    ) -> list[Prediction]:
+        """As `predict` for several examinations at once; equal to it to rounding (1e-3 mmHg)."""
+        if len(embeddings) != len(lead_images) or not embeddings:
+            raise ValueError("as many embeddings as lead images are needed, and at least one")
+        for embedding in embeddings:
+            if embedding.shape != (PATCHES, CHEST_EMBEDDING) or embedding.dtype != np.float32:
+                raise ValueError(f"an embedding must be float32 [9, 1024], not {embedding.shape}")
+            if not np.isfinite(embedding).all():
+                raise ValueError("an embedding holds values that are not finite")
+        for leads in lead_images:
+            if leads.shape != LEAD_IMAGES_SHAPE or leads.dtype != np.uint8:
+                raise ValueError(f"lead images must be uint8 [12, 48, 224, 3], not {leads.shape}")
+        start = time.perf_counter()
+        chest = np.stack(embeddings)
+        ecg = self._engine.embed_ecg(np.stack(lead_images))
+        values = self._engine.fuse(chest, ecg)
+        seconds = (time.perf_counter() - start) / len(values)
+        return [
+            self._prediction(values[k], chest[k], ecg[k], seconds) for k in range(len(values))
+        ]
+
+    def _prediction(
+        self,
+        patch_mmhg: NDArray[np.float32],
+        chest: NDArray[np.float32],
+        ecg: NDArray[np.float32],
+        seconds: float,
+    ) -> Prediction:
+        mpap = float(np.mean(patch_mmhg.astype(np.float64)))
+        low, high = self._calibration.interval(mpap)
+        return Prediction(
+            mpap_mmhg=mpap,
+            interval_low_mmhg=low,
+            interval_high_mmhg=high,
+            interval_level=INTERVAL_LEVEL,
+            probability_above_20=self._calibration.probability_above(mpap, 20.0, inclusive=False),
+            probability_at_least_25=self._calibration.probability_above(mpap, 25.0, inclusive=True),
+            patch_mpap_mmhg=tuple(float(value) for value in patch_mmhg),
+            findings=self._findings(chest, ecg),
+            model=self.identity,
+            code_version=_code_version(),
+            seconds=seconds,
+        )
+
+    def _findings(self, chest: NDArray[np.float32], ecg: NDArray[np.float32]) -> tuple[Finding, ...]:
+        found = []
+        for subject, reference, embedding in (
+            ("radiograph", self._calibration.chest, chest.mean(axis=0)),
+            ("ecg", self._calibration.ecg, ecg),
+        ):
+            if reference.is_unusual(embedding):
+                times = reference.distance(embedding) / reference.limit
+                found.append(
+                    Finding(
+                        subject=subject,
+                        code="out_of_distribution",
+                        severity="warning",
+                        detail=f"unlike the model's own data: {times:.1f} times the distance of its 99th percentile",
+                    )
+                )
+        return tuple(found)
+
+
+def _reproduce(engine: Engine, case: GoldenCase) -> None:
+    """Refuse a package whose recorded answer this machine does not give."""
+    chest = engine.embed_chest(case.picture)
+    values = engine.fuse(chest[None], engine.embed_ecg(case.lead_images[None]))[0]
+    worst = float(np.max(np.abs(values - np.asarray(case.patch_mpap_mmhg))))
+    if not worst <= GOLDEN_TOLERANCE_MMHG:
+        raise PackageRefused(
+            PackageFault.GOLDEN,
+            GOLDEN,
+            f"case {case.name} differs by {worst:.3f} mmHg, more than {GOLDEN_TOLERANCE_MMHG}",
+            "this machine or its libraries compute another model than the one that was tested",
+        )
+
+
+@cache
+def _code_version() -> str:
+    try:
+        return version("pulmolink")
+    except PackageNotFoundError:
+        return "unknown"
