@@ -55,7 +55,7 @@ class RefusalReason(StrEnum):
 
 
 class EcgRefused(Exception):
-    """An ECG that must not be used. `reason` is for programs, `detail` for a person; neither names a patient."""
+    """An ECG that must not be used. `reason` is for programs, `detail` for people; neither names a patient."""
 
     def __init__(self, reason: RefusalReason, detail: str, hint: str = "") -> None:
         super().__init__(f"{reason.value}: {detail}")
@@ -132,6 +132,6 @@ class LeadImages:
 
     def __post_init__(self) -> None:
         if self.pixels.shape != PIXELS_SHAPE or self.pixels.dtype != "uint8":
-            raise ValueError(f"pixels are {self.pixels.shape} {self.pixels.dtype}, not {PIXELS_SHAPE} uint8")
+            raise ValueError(f"{self.pixels.shape} {self.pixels.dtype} pixels, not {PIXELS_SHAPE}")
         if self.signals_mv.ndim != 2 or self.signals_mv.shape[0] != len(LEADS):
             raise ValueError(f"signals are {self.signals_mv.shape}, not one row a lead")

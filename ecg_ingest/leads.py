@@ -1,4 +1,4 @@
-"""What the limb leads say of one another: fill in missing ones, and refuse leads that cannot be what they say.
+"""What limb leads say of one another: fill in missing ones, refuse leads that cannot be what they say.
 
 Pure: recordings in, recordings or refusals out (Einthoven's and Goldberger's equations).
 """
@@ -34,7 +34,10 @@ residual to at most .52 of it; exchanging two correct leads raised it to at leas
 """
 
 FLAT_MILLIVOLTS = 0.02
-"""Peak to peak below which a lead is not connected: 0.2 mm on paper. The lowest real lead measured has 0.1 mV."""
+"""Peak to peak below which a lead is not connected: 0.2 mm on paper.
+
+Over 2.5 s, the lowest lead of twelve PTB-XL records spans 0.236 mV.
+"""
 
 _IN_TERMS_OF_I_AND_II = {
     "I": (1.0, 0.0),
@@ -183,7 +186,8 @@ def _refuse_broken_algebra(recording: Recording) -> None:
         if exchanged < residual * EXCHANGE_RATIO and _checks(recording) == _checks(recording, order):
             raise EcgRefused(
                 RefusalReason.LEAD_ALGEBRA,
-                f"leads {one} and {other} fit each other's place better (residual {exchanged:.2f} against {residual:.2f})",
+                f"leads {one} and {other} fit each other's place better "
+                f"(residual {exchanged:.2f} against {residual:.2f})",
                 hint,
             )
 

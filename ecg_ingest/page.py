@@ -200,7 +200,7 @@ def _strokes(
             raise EcgRefused(
                 RefusalReason.TOO_LARGE,
                 "a page draws more than an ECG sheet does",
-                f"at most {MAX_OBJECTS} objects, {MAX_POINTS} points and {MAX_SECONDS:g} s are spent on a file",
+                f"at most {MAX_OBJECTS} objects, {MAX_POINTS} points and {MAX_SECONDS:g} s are spent",
             )
         if item.type == pdfium.FPDF_PAGEOBJ_IMAGE:
             left, bottom, right, top = item.get_bounds()
@@ -225,7 +225,7 @@ def _goes_right(last: tuple[float, float], line: list[tuple[float, float]]) -> b
 
 
 def _lines(item: pypdfium2.PdfObject) -> list[list[tuple[float, float]]]:
-    """A path object's subpaths as points in page coordinates; curves become short straight pieces."""
+    """A path object's subpaths as points in page coordinates; curves in short pieces."""
     a, b, c, d, e, f = _matrix(item)
     lines: list[list[tuple[float, float]]] = []
     line: list[tuple[float, float]] = []

@@ -198,7 +198,8 @@ def find_pulse(stroke: NDArray[np.float64]) -> Pulse | None:
 
 def grid_millimetre(strokes: Sequence[NDArray[np.float64]]) -> tuple[float | None, float | None]:
     """Points a millimetre across and down, from the grid's lines; None where there is no regular grid."""
-    upright, level = [], []
+    upright: list[float] = []
+    level: list[float] = []
     for stroke in strokes:
         if len(stroke) > 5:
             continue

@@ -25,6 +25,7 @@ MAX_SECONDS_ON_PAGE = 60.0
 _LEAST_LABELS = 6  # fewer lead names are words of a text
 _PICTURE_SHARE = 0.25  # of the page: a scan, not a logo
 _RHYTHM_CORRELATION = 0.9
+_UNEVEN = 0.25  # of the usual distance between points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +166,36 @@ def _sampled(cell: Cell, scale: Scale) -> NDArray[np.float64]:
     """A line as samples in mV about its median."""
     seconds = (cell.points[:, 0] - cell.points[0, 0]) / scale.points_per_second
     times = np.arange(int(np.floor(seconds[-1] * SAMPLING_HZ + 1e-6)) + 1) / SAMPLING_HZ
-    values = np.interp(times, np.maximum.accumulate(seconds), cell.points[:, 1])
+    values = _between_points(times, np.maximum.accumulate(seconds), cell.points[:, 1])
     return (values - np.median(values)) / scale.points_per_millivolt
+
+
+def _between_points(
+    times: NDArray[np.float64], seconds: NDArray[np.float64], heights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The line's height at `times`.
+
+    Evenly spaced points are samples of the recorder, often only 125 a second: a cubic through them
+    (Catmull-Rom) gives back what straight lines cut from the QRS. Unevenly spaced points were thinned where
+    the line was straight, so there it is straight.
+    """
+    steps = np.diff(seconds)
+    usual = float(np.median(steps))
+    if usual <= 0.0 or np.any(np.abs(steps - usual) > _UNEVEN * usual):
+        return np.interp(times, seconds, heights)
+    slopes = np.gradient(heights, seconds)
+    left = np.clip(np.searchsorted(seconds, times, side="right") - 1, 0, steps.size - 1)
+    width = steps[left]
+    t = (times - seconds[left]) / width
+    start, end = heights[left], heights[left + 1]
+    one, two = slopes[left] * width, slopes[left + 1] * width
+    curve: NDArray[np.float64] = (
+        (1.0 + 2.0 * t) * (1.0 - t) ** 2 * start
+        + t * (1.0 - t) ** 2 * one
+        + t * t * (3.0 - 2.0 * t) * end
+        + t * t * (t - 1.0) * two
+    )
+    return curve
 
 
 def _join_rhythm(row: NDArray[np.float64], strip: NDArray[np.float64], lead: str) -> None:

@@ -1,4 +1,4 @@
-"""What a reader should know of a recording before believing a number from it: noise, mains, wander, reversed arms.
+"""What to know of a recording before believing a number from it: noise, mains, wander, reversed arms.
 
 Findings, never refusals. Each rule states its measure; thresholds were set on real records (see the tests).
 """
@@ -38,11 +38,7 @@ def _of_lead(lead: str, samples: NDArray[np.float64], sampling_hz: float) -> lis
     found = []
     mains, frequency = mains_amplitude(samples, sampling_hz)
     if mains > MAINS_MILLIVOLTS:
-        found.append(
-            QualityFinding(
-                code="mains", lead=lead, detail=f"{mains:.3f} mV at {frequency:g} Hz runs through it"
-            )
-        )
+        found.append(QualityFinding(code="mains", lead=lead, detail=f"{mains:.3f} mV at {frequency:g} Hz"))
     noise = noise_level(samples, sampling_hz)
     if noise > NOISE_MILLIVOLTS:
         found.append(QualityFinding(code="noisy", lead=lead, detail=f"noise of {noise:.3f} mV"))
@@ -55,7 +51,7 @@ def _of_lead(lead: str, samples: NDArray[np.float64], sampling_hz: float) -> lis
 
 
 def noise_level(samples: NDArray[np.float64], sampling_hz: float) -> float:
-    """Robust standard deviation (mV) of the signal less its 25 ms running mean: QRS complexes hardly count."""
+    """Robust standard deviation (mV) of the signal less its 25 ms running mean: a QRS hardly counts."""
     width = max(3, round(0.025 * sampling_hz) | 1)
     if samples.size < 4 * width:
         return 0.0

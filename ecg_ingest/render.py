@@ -1,4 +1,4 @@
-"""Twelve signals to twelve small pictures on ECG paper: which seconds, which height, and how the line is drawn.
+"""Twelve signals to twelve small pictures on ECG paper: which seconds, which height, how the line is drawn.
 
 Plain numpy, so that the same signals give the same bytes on every machine.
 """
@@ -21,7 +21,10 @@ FINE_LINE = (250.0, 226.0, 224.0)  # every millimetre
 STRONG_LINE = (240.0, 186.0, 184.0)  # every five millimetres
 INK = (16.0, 16.0, 24.0)
 
-LINE_PIXELS = 1.25  # thickness of the trace
+LINE_PIXELS = 1.5  # thickness of the trace
+PEN = (0.25, 0.5)  # ink beside and in a column: a pen is wider than a column
+"""Without it a steep line is one column wide, and a sheet that begins one sample later than the recording
+gives another picture (median correlation .88 instead of .966 over five sheets)."""
 LEAST_GRID_PIXELS = 3.0  # lines closer together than this would only tint the paper
 SMOOTHING_SECONDS = 0.008
 """Mean over this time before drawing: sheets carry 125 to 500 points a second and waveforms up to 1000, and
@@ -174,7 +177,9 @@ def _trace(top: NDArray[np.float64], bottom: NDArray[np.float64], full_height: f
     lower = HEIGHT / 2.0 - bottom * (HEIGHT / full_height) + LINE_PIXELS / 2.0
     rows = np.arange(HEIGHT, dtype=np.float64)[:, None]
     covered = np.minimum(lower, rows + 1.0) - np.maximum(upper, rows)
-    return np.clip(np.nan_to_num(covered, nan=0.0), 0.0, 1.0)
+    ink = np.clip(np.nan_to_num(covered, nan=0.0), 0.0, 1.0)
+    beside = np.concatenate((ink[:, :1], ink, ink[:, -1:]), axis=1)
+    return PEN[0] * beside[:, :-2] + PEN[1] * ink + PEN[0] * beside[:, 2:]
 
 
 def _paper(style: RenderStyle) -> NDArray[np.float64]:

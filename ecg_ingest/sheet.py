@@ -1,4 +1,4 @@
-"""Which line on a sheet is which lead: by labels that form a known layout and baselines that fit them one to one.
+"""Which line on a sheet is which lead: labels that form a known layout, baselines that fit them one to one.
 
 Pure geometry. A sheet that fits no layout, or more than one, is refused: nothing is guessed.
 """
