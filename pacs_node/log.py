@@ -12,7 +12,17 @@ import structlog
 from pacs_node.settings import Log
 
 FORBIDDEN_KEYS = frozenset(
-    {"patient", "patient_id", "patient_name", "name", "birth_date", "sex", "accession_number", "issuer", "path"}
+    {
+        "patient",
+        "patient_id",
+        "patient_name",
+        "name",
+        "birth_date",
+        "sex",
+        "accession_number",
+        "issuer",
+        "path",
+    }
 )
 """Keys that carry identity. An event that uses one is a fault of ours; its value never reaches the stream."""
 

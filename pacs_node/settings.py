@@ -92,9 +92,7 @@ class Storage(_Section):
         "sqlite:////var/lib/pulmolink/pulmolink.db",
         description="SQLAlchemy URL: sqlite:////path or postgresql://user:password@host/name",
     )
-    objects: Path = Field(
-        Path("/var/lib/pulmolink/objects"), description="folder of received and made objects"
-    )
+    objects: Path = Field(Path("/var/lib/pulmolink/objects"), description="folder of received and made objects")
     retain_unpaired_days: Annotated[float, Field(ge=0)] = Field(
         30, description="after so many days the bytes of inputs nobody pairs are removed; 0 keeps them"
     )
@@ -192,18 +190,14 @@ class Limits(_Section):
     free_disk_bytes: Annotated[int, Field(ge=0)] = Field(
         64 * 2**20, description="less than this free under storage.objects: status 0xA700"
     )
-    drain_seconds: Seconds = Field(
-        20, description="after SIGTERM, how long running work may take before it is cut off"
-    )
+    drain_seconds: Seconds = Field(20, description="after SIGTERM, how long running work may take before it is cut off")
 
 
 class Log(_Section):
     """What is written to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level written")
-    format: Literal["json", "console"] = Field(
-        "json", description="one JSON object a line, or text for people"
-    )
+    format: Literal["json", "console"] = Field("json", description="one JSON object a line, or text for people")
 
 
 class Settings(_Section):

@@ -60,7 +60,12 @@ def demo(ctx: click.Context, out: Path, seed: int, keep: bool) -> None:
     node_port, archive_port, web_port = _free_ports(3)
     config = _configure(out, node_port, archive_port, web_port)
     with Archive(out / "archive", archive_port) as archive, _node(out, config, node_port, console):
-        columns = (TextColumn("{task.description:<42}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description:<42}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=console) as progress:
             sent = _send(out, seed, node_port, progress)
             rows = _wait(config, len(sent), progress)
@@ -119,14 +124,16 @@ def _node(out: Path, config: Path, port: int, console: Console) -> Iterator[None
 
     log = out / "node.log"
     with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pacs_node", "--config", str(config), "serve"], stderr=stream
-        )
+        process = subprocess.Popen([sys.executable, "-m", "pacs_node", "--config", str(config), "serve"], stderr=stream)
         try:
             with console.status("starting the node"):
                 deadline = time.monotonic() + LONGEST_SECONDS
                 peer = Peer(
-                    ae_title="PULMOLINK", host="127.0.0.1", port=port, calling_ae_title="DEMO", timeout_seconds=5
+                    ae_title="PULMOLINK",
+                    host="127.0.0.1",
+                    port=port,
+                    calling_ae_title="DEMO",
+                    timeout_seconds=5,
                 )
                 while True:
                     try:

@@ -68,7 +68,7 @@ class _Fault(Exception):
 
 
 def _run(part: str, check: Callable[[], str]) -> Check:
-    from inference.package import PackageRefused
+    from inference.manifest import PackageRefused
     from storage.errors import StorageError
 
     try:
@@ -135,9 +135,7 @@ def _destination(destination: Destination, settings: Settings) -> str:
         with Conversation(peer_of(destination, settings), CONTEXTS) as conversation:
             status = conversation.echo()
             refused = [
-                kind
-                for kind in destination.sends
-                if not conversation.accepts(CLASS_OF[kind], ExplicitVRLittleEndian)
+                kind for kind in destination.sends if not conversation.accepts(CLASS_OF[kind], ExplicitVRLittleEndian)
             ]
     except Unreachable as error:
         raise _Fault(

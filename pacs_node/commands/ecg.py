@@ -67,7 +67,10 @@ def add(
     try:
         ecg_ingest.read(content, style=RenderStyle())
     except EcgRefused as refusal:
-        click.echo(f"{file}: refused: {refusal.reason.value}: {refusal.detail}" + f" ({refusal.hint})" * bool(refusal.hint), err=True)
+        click.echo(
+            f"{file}: refused: {refusal.reason.value}: {refusal.detail}" + f" ({refusal.hint})" * bool(refusal.hint),
+            err=True,
+        )
         ctx.exit(EXIT_FAILED)
     with opened(ctx) as node:
         if moment.utcoffset() is None:

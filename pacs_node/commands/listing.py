@@ -39,7 +39,13 @@ def status(ctx: click.Context, as_json: bool) -> None:
         objects.add_row(entry["kind"], entry["disposition"], str(entry["count"]))
     console.print(objects)
     destinations = Table(
-        "destination", "pending", "delivered", "failed", "last answer", title="destinations", title_justify="left"
+        "destination",
+        "pending",
+        "delivered",
+        "failed",
+        "last answer",
+        title="destinations",
+        title_justify="left",
     )
     for entry in report["destinations"]:
         destinations.add_row(
@@ -160,9 +166,7 @@ def matches(
 def held(ctx: click.Context, dispositions: tuple[str, ...], limit: int, as_json: bool) -> None:
     """List objects that take no part, and why."""
     with opened(ctx) as node:
-        found = node.store.instances(
-            dispositions={Disposition(value) for value in dispositions}, limit=limit
-        )
+        found = node.store.instances(dispositions={Disposition(value) for value in dispositions}, limit=limit)
     rows = [instance_row(stored.instance_id, stored.instance) for stored in found]
     if as_json:
         click.echo(json.dumps(rows, indent=2))

@@ -34,10 +34,6 @@ def phantoms(out: Path, patients: int, seed: int) -> None:
                 out, patients=patients, seed=seed, progress=lambda done: bar.update(task, completed=done)
             )
         except OSError as error:
-            raise click.ClickException(
-                f"cannot write the cohort: {error.strerror} ({error.filename})"
-            ) from error
+            raise click.ClickException(f"cannot write the cohort: {error.strerror} ({error.filename})") from error
     paired = sum(1 for truth in truths if truth.ecg_uid)
-    click.echo(
-        f"{len(truths)} patients written to {out}, {paired} of them with a pair; truth in {out / 'truth.csv'}"
-    )
+    click.echo(f"{len(truths)} patients written to {out}, {paired} of them with a pair; truth in {out / 'truth.csv'}")

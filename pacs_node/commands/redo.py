@@ -15,7 +15,7 @@ from pacs_node.cli import EXIT_FAILED, EXIT_IN_PART
 from pacs_node.commands.context import Opened, opened
 from pacs_node.commands.present import NOTICE
 from pacs_node.flow.digest import run_digest
-from pacs_node.flow.pair import PairingRules, lock_of, drive_again, run_again
+from pacs_node.flow.pair import PairingRules, drive_again, lock_of, run_again
 from pacs_node.service import utc_now
 from storage.records import DeliveryState, Match, MatchState, ReportKind
 
@@ -125,9 +125,7 @@ def _again(node: Opened, match: Match, identity: ModelIdentity, force: bool) -> 
 @click.option("--failed", is_flag=True, help="Drive failed deliveries again.")
 @click.option("--now", "work_now", is_flag=True, help="Send here and now, instead of leaving it to the workers.")
 @click.pass_context
-def deliver(
-    ctx: click.Context, match_id: int | None, destination: str | None, failed: bool, work_now: bool
-) -> None:
+def deliver(ctx: click.Context, match_id: int | None, destination: str | None, failed: bool, work_now: bool) -> None:
     """Send stored reports again (--match), drive failed deliveries again (--failed), or send what is due (--now)."""
     if not (failed or work_now or match_id is not None):
         raise click.UsageError("give --match, --failed or --now")
@@ -152,9 +150,9 @@ def deliver(
             for name in names:
                 node.store.hasten(name, now)
             unreached = deliver_here(node, names)
-            left = sum(
-                len(node.store.deliveries(destination=name, states={DeliveryState.PENDING})) for name in names
+            left = sum(len(node.store.deliveries(destination=name, states={DeliveryState.PENDING})) for name in names)
+            click.echo(
+                f"{left} deliveries still pending" + (f"; no answer from {', '.join(unreached)}" * bool(unreached))
             )
-            click.echo(f"{left} deliveries still pending" + (f"; no answer from {', '.join(unreached)}" * bool(unreached)))
             if left:
                 ctx.exit(EXIT_IN_PART)

@@ -14,9 +14,7 @@ from pacs_node.settings import SettingsError
 
 log = structlog.get_logger()
 
-supervised_option = click.option(
-    "--supervised", is_flag=True, help="Stop when standard input closes (set by `serve`)."
-)
+supervised_option = click.option("--supervised", is_flag=True, help="Stop when standard input closes (set by `serve`).")
 
 
 @click.command(epilog="Example: pulmolink --config /etc/pulmolink.toml serve")
@@ -95,9 +93,7 @@ def work(ctx: click.Context, supervised: bool) -> None:
         for thread in threads:
             thread.start()
         try:
-            predictor = Predictor.load(
-                locate(settings.model.package), threads=settings.worker.threads or None
-            )
+            predictor = Predictor.load(locate(settings.model.package), threads=settings.worker.threads or None)
             log.info("model_loaded", model=predictor.identity.name, digest=predictor.identity.digest[:12])
             stages = Stages(node.store, node.objects, predictor, settings, utc_now)
             Worker(node.store, stages, settings, utc_now, predictor.identity.digest).run(stop)
@@ -149,6 +145,4 @@ def web(ctx: click.Context, supervised: bool) -> None:
         server.should_exit = True
         thread.join()
         if not stop.is_set():
-            raise SettingsError(
-                [f"web.host, web.port: cannot listen on {settings.web.host}:{settings.web.port}"]
-            )
+            raise SettingsError([f"web.host, web.port: cannot listen on {settings.web.host}:{settings.web.port}"])

@@ -42,9 +42,7 @@ class Archive:
 
     def __enter__(self) -> Archive:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._ae.start_server(
-            ("127.0.0.1", self._port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._on_store)]
-        )
+        self._ae.start_server(("127.0.0.1", self._port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._on_store)])
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -63,9 +63,7 @@ class StorageServer:
             (evt.EVT_REQUESTED, self._on_requested),
         ]
         try:
-            self._server = self._ae.start_server(
-                (node.host, node.port), block=False, evt_handlers=handlers
-            )
+            self._server = self._ae.start_server((node.host, node.port), block=False, evt_handlers=handlers)
         except OSError as error:
             raise PortTaken(
                 f"cannot listen on {node.host}:{node.port}: {error.strerror or error} (node.host, node.port)"

@@ -46,9 +46,7 @@ def acquired(header: Dataset, site: ZoneInfo) -> Acquired | None:
     return None
 
 
-def _instant(
-    date_text: str, time_text: str, offset: timezone | None, site: ZoneInfo, source: str
-) -> Acquired | None:
+def _instant(date_text: str, time_text: str, offset: timezone | None, site: ZoneInfo, source: str) -> Acquired | None:
     date = _DATE.fullmatch(date_text)
     if date is None or int(date[1]) < _EARLIEST:
         return None
@@ -56,9 +54,7 @@ def _instant(
     hour, minute, second, microsecond = clock or (12, 0, 0, 0)
     zone = offset or site
     try:
-        local = datetime(
-            int(date[1]), int(date[2]), int(date[3]), hour, minute, second, microsecond, tzinfo=zone
-        )
+        local = datetime(int(date[1]), int(date[2]), int(date[3]), hour, minute, second, microsecond, tzinfo=zone)
         instant = local.astimezone(UTC)
     except (ValueError, OverflowError):
         return None

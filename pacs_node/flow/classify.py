@@ -35,13 +35,9 @@ CHEST_CODES = frozenset(
 CHEST_WORDS = re.compile(r"\b(chest|thorax|thoracic|cxr|lungs?)\b|胸部|胸", re.I)
 NOT_CHEST_WORDS = re.compile(r"\b(thoracic|t[- ]?)[- ]?spine\b|\bribs?\b|\bsternum\b|胸椎|肋骨|胸骨", re.I)
 LATERAL_WORDS = re.compile(r"\b(lat|lateral|ll|rl|lld|rld|decub\w*|oblique|rao|lao)\b|側面|斜位", re.I)
-AP_WORDS = re.compile(
-    r"\b(ap|a\.p\.|antero-?posterior|portable|bedside|supine)\b|ポータブル|臥位|A→P", re.I
-)
+AP_WORDS = re.compile(r"\b(ap|a\.p\.|antero-?posterior|portable|bedside|supine)\b|ポータブル|臥位|A→P", re.I)
 PA_WORDS = re.compile(r"\b(pa|p\.a\.|p-a|postero-?anterior)\b|P→A", re.I)
-ECG_WORDS = re.compile(
-    r"\b(ecg|ekg|12[- ]?lead)\b|electrocardio|elektrokardio|électrocardio|心電図|12誘導", re.I
-)
+ECG_WORDS = re.compile(r"\b(ecg|ekg|12[- ]?lead)\b|electrocardio|elektrokardio|électrocardio|心電図|12誘導", re.I)
 NOT_RESTING_WORDS = re.compile(
     r"\b(holter|stress|exercise|treadmill|ergometr\w*|ambulatory|event|loop|24[- ]?h\w*|monitor\w*)\b"
     r"|負荷|ホルター|マスター|トレッドミル",
@@ -111,8 +107,10 @@ def _resting(header: Dataset) -> Classification | None:
 
 def _is_ecg_picture(header: Dataset, ecg_documents: bool) -> bool:
     modality = text(header, "Modality")
-    return ecg_documents or modality == "ECG" or (
-        modality not in {"CR", "DX", "RG"} and ECG_WORDS.search(_titles(header)) is not None
+    return (
+        ecg_documents
+        or modality == "ECG"
+        or (modality not in {"CR", "DX", "RG"} and ECG_WORDS.search(_titles(header)) is not None)
     )
 
 
@@ -202,9 +200,7 @@ def _titles(header: Dataset) -> str:
 
 
 def _codes(header: Dataset, keyword: str) -> list[tuple[str, str]]:
-    return [
-        (text(item, "CodingSchemeDesignator"), text(item, "CodeValue")) for item in _items(header, keyword)
-    ]
+    return [(text(item, "CodingSchemeDesignator"), text(item, "CodeValue")) for item in _items(header, keyword)]
 
 
 def _items(header: Dataset, keyword: str) -> list[Dataset]:

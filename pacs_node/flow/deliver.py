@@ -14,8 +14,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from pacs_node.dicom.client import Conversation, NotAccepted, Outcome, Peer, Unreachable, outcome
 from pacs_node.flow.pace import Pace
-from pacs_node.flow.worker import owner_name
 from pacs_node.flow.sop_classes import COMPREHENSIVE_3D_SR, SECONDARY_CAPTURE
+from pacs_node.flow.worker import owner_name
 from pacs_node.settings import Destination, Settings
 from storage.objects import ObjectStore
 from storage.records import Delivery
@@ -141,9 +141,7 @@ class Deliverer:
             self._store.fail_delivery(delivery.delivery_id, self._owner, status, error)
         else:
             wait = min(bounds.longest_retry_seconds, bounds.first_retry_seconds * 2 ** min(tries - 1, 30))
-            self._store.retry_delivery(
-                delivery.delivery_id, self._owner, status, error, now + timedelta(seconds=wait)
-            )
+            self._store.retry_delivery(delivery.delivery_id, self._owner, status, error, now + timedelta(seconds=wait))
         log.warning(
             "delivery_refused" if final else "delivery_put_off",
             match_id=delivery.match_id,

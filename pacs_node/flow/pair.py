@@ -72,9 +72,7 @@ def refuse_radiograph(tx: Transaction, match: Match, owner: str, reason: str, no
     )
 
 
-def refuse_ecg(
-    tx: Transaction, match: Match, owner: str, reason: str, rules: PairingRules, now: datetime
-) -> None:
+def refuse_ecg(tx: Transaction, match: Match, owner: str, reason: str, rules: PairingRules, now: datetime) -> None:
     """The ECG cannot be used: every radiograph that counted on it takes the next nearest, or is held.
 
     No-op if the lease was lost.

@@ -46,9 +46,7 @@ class Nothing:
     """No ECG of this patient within the window."""
 
 
-def choose(
-    radiograph: Candidate, ecgs: Iterable[Candidate], window: timedelta
-) -> Chosen | Contradicted | Nothing:
+def choose(radiograph: Candidate, ecgs: Iterable[Candidate], window: timedelta) -> Chosen | Contradicted | Nothing:
     """The nearest ECG of the same issuer and ID within `window`, both ends inclusive.
 
     Ties go to the earlier ECG, then to the smaller UID, so that arrival order never matters. An ECG whose

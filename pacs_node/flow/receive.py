@@ -64,9 +64,7 @@ class Receipt:
 class Receiver:
     """Receives objects into one store. May be called from several threads."""
 
-    def __init__(
-        self, store: Store, objects: ObjectStore, settings: Settings, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, store: Store, objects: ObjectStore, settings: Settings, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._objects = objects
         self._settings = settings
@@ -158,9 +156,7 @@ class Receiver:
                 instance = same.instance
             else:
                 instance = self._beside(tx, known, instance)
-                row = StoredInstance(
-                    instance_id=tx.add_instance(instance), instance=instance, purged_at=None
-                )
+                row = StoredInstance(instance_id=tx.add_instance(instance), instance=instance, purged_at=None)
                 pair_arrival(tx, row, self._rules, self._clock())
         return Receipt(
             status=status,
@@ -171,15 +167,11 @@ class Receiver:
             duplicate=same is not None,
         )
 
-    def _beside(
-        self, tx: Transaction, known: tuple[StoredInstance, ...], instance: Instance
-    ) -> Instance:
+    def _beside(self, tx: Transaction, known: tuple[StoredInstance, ...], instance: Instance) -> Instance:
         """`instance`, held if its UID is known with other bytes, ignored if it is a report of ours."""
         if tx.is_own_report(instance.sop_instance_uid):
             reason = "own_result: made by pulmolink; results are never processed again"
-            return replace(
-                instance, kind=Kind.OWN, disposition=Disposition.IGNORED, reason=reason
-            )
+            return replace(instance, kind=Kind.OWN, disposition=Disposition.IGNORED, reason=reason)
         if any(row.instance.disposition in BLOCKING for row in known):
             reason = "same_uid_other_bytes: an object with this SOP Instance UID and other content came earlier"
             return replace(instance, disposition=Disposition.HELD, reason=reason)

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import datetime
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,10 @@ from pacs_node import CODE_VERSION
 from pacs_node.flow.digest import run_digest
 from pacs_node.flow.pair import PairingRules, lock_of, refuse_ecg, refuse_radiograph
 from pacs_node.flow.part10 import read_header
-from pacs_node.report import make
 from pacs_node.report.inputs import Device, ReportInputs
+from pacs_node.report.overlay import render_overlay
+from pacs_node.report.secondary import secondary_capture
+from pacs_node.report.structured import structured_report
 from pacs_node.settings import Settings
 from storage.objects import ObjectStore
 from storage.records import ChestFeatures, Instance, Match, MatchState, NewReport, ReportKind
@@ -54,7 +57,7 @@ class Stages:
         self._settings = settings
         self._clock = clock
         self._rules = PairingRules.of(settings)
-        self._style = RenderStyle(**dict(predictor.ecg_style))
+        self._style = RenderStyle(**cast(dict[str, Any], dict(predictor.ecg_style)))
         self._leads: OrderedDict[str, LeadImages] = OrderedDict()
 
     def run(self, match: Match, owner: str) -> None:
@@ -98,25 +101,30 @@ class Stages:
     def report(self, match: Match, owner: str) -> None:
         """Write the Structured Report and the overlay, store them and what is to be sent where."""
         inputs = self._report_inputs(match)
-        made = {ReportKind.SR: make.structured(inputs), ReportKind.OVERLAY: make.overlay(inputs)}
         reports = [
-            NewReport(
-                kind=kind,
-                sop_class_uid=report.sop_class_uid,
-                sop_instance_uid=report.sop_instance_uid,
-                series_instance_uid=report.series_instance_uid,
-                study_instance_uid=report.study_instance_uid,
-                transfer_syntax_uid=report.transfer_syntax_uid,
-                sha256=(stored := self._objects.put(report.content)).sha256,
-                size_bytes=stored.size_bytes,
-            )
-            for kind, report in made.items()
+            self._stored(ReportKind.SR, structured_report(inputs)),
+            self._stored(ReportKind.OVERLAY, secondary_capture(inputs, render_overlay(inputs))),
         ]
         destinations = {
             kind: [entry.name for entry in self._settings.destinations if kind.value in entry.sends]
-            for kind in made
+            for kind in ReportKind
         }
         self._store.save_reports(match.match_id, owner, reports, destinations, now=self._clock())
+
+    def _stored(self, kind: ReportKind, content: bytes) -> NewReport:
+        """Keep a report's bytes; its row as they say it."""
+        stored = self._objects.put(content)
+        header = read_header(content)
+        return NewReport(
+            kind=kind,
+            sop_class_uid=str(header.SOPClassUID),
+            sop_instance_uid=str(header.SOPInstanceUID),
+            series_instance_uid=str(header.SeriesInstanceUID),
+            study_instance_uid=str(header.StudyInstanceUID),
+            transfer_syntax_uid=str(header.file_meta.TransferSyntaxUID),
+            sha256=stored.sha256,
+            size_bytes=stored.size_bytes,
+        )
 
     def _features(self, match: Match, owner: str) -> ChestFeatures | None:
         """The radiograph's features, computed now if they are not kept yet; None if it was refused."""

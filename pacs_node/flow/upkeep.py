@@ -22,9 +22,7 @@ ORPHAN_AGE = timedelta(hours=1)
 class Upkeep:
     """The rounds of the scheduler; each is safe to run at any time, on any node, twice."""
 
-    def __init__(
-        self, store: Store, objects: ObjectStore, settings: Settings, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, store: Store, objects: ObjectStore, settings: Settings, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._objects = objects
         self._settings = settings
@@ -32,9 +30,7 @@ class Upkeep:
 
     def close_windows(self) -> int:
         """Radiographs whose window passed without an ECG say so."""
-        closed = self._store.close_windows(
-            self._clock(), timedelta(days=self._settings.pairing.window_days)
-        )
+        closed = self._store.close_windows(self._clock(), timedelta(days=self._settings.pairing.window_days))
         if closed:
             log.info("windows_closed", radiographs=closed)
         return closed

@@ -37,7 +37,12 @@ class Worker:
     """Works matches with one `Stages`."""
 
     def __init__(
-        self, store: Store, stages: Stages, settings: Settings, clock: Callable[[], datetime], model_digest: str
+        self,
+        store: Store,
+        stages: Stages,
+        settings: Settings,
+        clock: Callable[[], datetime],
+        model_digest: str,
     ) -> None:
         self._store = store
         self._stages = stages
@@ -65,7 +70,10 @@ class Worker:
         started = time.monotonic()
         if match.attempts > self._settings.attempts:
             self._store.fail_match(
-                match.match_id, self._owner, "attempts_spent: earlier tries ended without an answer", self._clock()
+                match.match_id,
+                self._owner,
+                "attempts_spent: earlier tries ended without an answer",
+                self._clock(),
             )
             log.error("match_failed", match_id=match.match_id, stage=match.state.value, attempts=match.attempts)
             return True

@@ -30,13 +30,17 @@ class StoreCollector(Collector):
             matches.add_metric([state.value], counted.get(state, 0))
         yield matches
         instances = GaugeMetricFamily(
-            "pulmolink_instances", "Objects received, by kind and disposition.", labels=["kind", "disposition"]
+            "pulmolink_instances",
+            "Objects received, by kind and disposition.",
+            labels=["kind", "disposition"],
         )
         for (kind, disposition), count in self._store.count_instances().items():
             instances.add_metric([kind.value, disposition.value], count)
         yield instances
         deliveries = GaugeMetricFamily(
-            "pulmolink_deliveries", "Report deliveries by destination and state.", labels=["destination", "state"]
+            "pulmolink_deliveries",
+            "Report deliveries by destination and state.",
+            labels=["destination", "state"],
         )
         by_destination = self._store.count_deliveries()
         for destination in sorted({name for name, _ in by_destination}):

@@ -1,0 +1,38 @@
+# The commands of this repository. `make demo` and `make test` need a Debian machine with Python 3.11 or newer.
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test test-long lint bench bench-flow demo-model tools clean
+
+demo: $(STAMP)
+	$(BIN)/pulmolink demo
+
+test: $(STAMP) tools lint
+	$(BIN)/pytest -m "not long" -q
+
+test-long: $(STAMP) tools
+	$(BIN)/pytest -m long -q --timeout=3600
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: bench-flow
+
+bench-flow: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.flow
+
+# Train the shipped synthetic-demo package again, from nothing but the code here (about ten minutes on two cores).
+demo-model: $(STAMP)
+	$(BIN)/pulmolink model train-demo --out inference/packages/synthetic-demo
+
+tools:
+	sh deploy/test_tools.sh
+
+$(STAMP): requirements.lock pyproject.toml deploy/make_venv.sh
+	sh deploy/make_venv.sh
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache demo-output bench-output
