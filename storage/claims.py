@@ -65,11 +65,7 @@ class Claim:
         ]
         first_of_each = union_all(
             *(
-                select(
-                    chosen.with_only_columns(
-                        literal_column(str(number)).label("branch"), table.c.due_at
-                    ).subquery()
-                )
+                select(chosen.with_only_columns(literal_column(str(number)).label("branch"), table.c.due_at).subquery())
                 for number, chosen in enumerate(oldest)
             )
         ).subquery()

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
@@ -70,9 +70,7 @@ def open_engine(url: str) -> Engine:
             hide_parameters=True,
         )
     except ModuleNotFoundError:
-        raise StorageUnavailable(
-            "PostgreSQL needs the driver pg8000", "pip install 'pulmolink[postgres]'"
-        ) from None
+        raise StorageUnavailable("PostgreSQL needs the driver pg8000", "pip install 'pulmolink[postgres]'") from None
 
 
 def parse_url(url: str) -> URL:
@@ -186,6 +184,9 @@ def translated() -> Iterator[None]:
         raise StorageBusy(f"all {MOST_CONNECTIONS} connections are in use") from None
     except DBAPIError as error:
         raise _translate(error) from None
+    except StatementError as error:
+        # A value that one of our column types refused, such as a naive datetime: the caller's mistake.
+        raise (error.orig or error) from None
 
 
 def _translate(error: DBAPIError) -> StorageError:
@@ -206,9 +207,7 @@ def _translate_sqlite(origin: sqlite3.Error) -> StorageError:
         # "UNIQUE constraint failed: table.column": names of columns, never values.
         return StorageConflict(str(origin))
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return StorageUnavailable(
-            f"the database file is damaged ({name})", "restore a backup; run pulmolink db verify"
-        )
+        return StorageUnavailable(f"the database file is damaged ({name})", "restore a backup; run pulmolink db verify")
     return StorageUnavailable(
         f"the database cannot be used ({name})",
         "check that its folder exists, that this user may write it and that the volume has no errors",

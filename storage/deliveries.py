@@ -20,9 +20,7 @@ from storage.transitions import check_delivery, delivery_step
 class Deliveries(Connections):
     """Claims and results of deliveries."""
 
-    def claim_delivery(
-        self, destination: str, owner: str, lease_seconds: float, now: datetime
-    ) -> Delivery | None:
+    def claim_delivery(self, destination: str, owner: str, lease_seconds: float, now: datetime) -> Delivery | None:
         """Lease the delivery to `destination` that has been due longest, and count the attempt.
 
         Among those due since the same instant, as after `hasten`, the one made first goes first. None:
@@ -34,13 +32,11 @@ class Deliveries(Connections):
             owner=owner,
             lease_seconds=lease_seconds,
             now=now,
-            destination=destination,
+            to_destination=destination,
         )
         return None if row is None else rows.delivery(row)
 
-    def extend_delivery_lease(
-        self, delivery_id: int, owner: str, lease_seconds: float, now: datetime
-    ) -> bool:
+    def extend_delivery_lease(self, delivery_id: int, owner: str, lease_seconds: float, now: datetime) -> bool:
         """Hold a delivery for `lease_seconds` from now on. False: the lease is lost, stop sending."""
         with self.writing() as connection:
             changed = connection.execute(
@@ -79,9 +75,7 @@ class Deliveries(Connections):
                 _finish_match(connection, match_id, now)
         return match_id is not None
 
-    def retry_delivery(
-        self, delivery_id: int, owner: str, status: int | None, error: str, due_at: datetime
-    ) -> bool:
+    def retry_delivery(self, delivery_id: int, owner: str, status: int | None, error: str, due_at: datetime) -> bool:
         """Note a failed try, due again at `due_at`; `status` None: no answer. False: the lease was lost."""
         with self.writing() as connection:
             settled = self._settle(
@@ -131,9 +125,7 @@ class Deliveries(Connections):
                 update(deliveries).where(*condition).values(state=_REDRIVEN, attempts=0, due_at=now)
             ).rowcount
 
-    def add_deliveries(
-        self, match_id: int, destination: str, kinds: Collection[ReportKind], now: datetime
-    ) -> int:
+    def add_deliveries(self, match_id: int, destination: str, kinds: Collection[ReportKind], now: datetime) -> int:
         """Send a match's stored reports of `kinds` to `destination`, again or for the first time.
 
         What is on its way already stays as it is. A match that was DELIVERED or COMMITTED goes back to
@@ -146,26 +138,21 @@ class Deliveries(Connections):
         """
         added = 0
         with self.writing() as connection:
-            state = connection.scalar(
-                select(matches.c.state).where(matches.c.match_id == match_id).with_for_update()
-            )
+            state = connection.scalar(select(matches.c.state).where(matches.c.match_id == match_id).with_for_update())
             if state is None:
                 raise RowMissing("match", match_id)
             wanted = connection.execute(
                 select(reports.c.report_id, deliveries.c.delivery_id, deliveries.c.state)
                 .outerjoin(
                     deliveries,
-                    (deliveries.c.report_id == reports.c.report_id)
-                    & (deliveries.c.destination == destination),
+                    (deliveries.c.report_id == reports.c.report_id) & (deliveries.c.destination == destination),
                 )
                 .where(reports.c.match_id == match_id, reports.c.kind.in_(kinds))
                 .order_by(reports.c.report_id)
             ).all()
             for report_id, delivery_id, delivery_state in wanted:
                 if delivery_id is None:
-                    connection.execute(
-                        insert(deliveries), rows.new_delivery(report_id, match_id, destination, now)
-                    )
+                    connection.execute(insert(deliveries), rows.new_delivery(report_id, match_id, destination, now))
                 elif delivery_state != DeliveryState.PENDING:
                     check_delivery(delivery_id, delivery_state, DeliveryState.PENDING)
                     connection.execute(
@@ -214,12 +201,8 @@ _FAILED, _REDRIVEN = delivery_step(DeliveryState.FAILED, DeliveryState.PENDING)
 _CLAIM = Claim(
     deliveries,
     deliveries.c.delivery_id,
-    [(deliveries.c.destination == bindparam("destination")) & (deliveries.c.state == DeliveryState.PENDING)],
-    {
-        "first_tried_at": func.coalesce(
-            deliveries.c.first_tried_at, bindparam("now", type_=deliveries.c.due_at.type)
-        )
-    },
+    [(deliveries.c.destination == bindparam("to_destination")) & (deliveries.c.state == DeliveryState.PENDING)],
+    {"first_tried_at": func.coalesce(deliveries.c.first_tried_at, bindparam("now", type_=deliveries.c.due_at.type))},
 )
 _HELD = (
     select(deliveries.c.state, deliveries.c.lease_owner, deliveries.c.match_id)

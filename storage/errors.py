@@ -33,9 +33,7 @@ class StorageBusy(StorageError):
     """Another writer held the database for longer than the configured wait. Trying again is right."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__(
-            f"the database is busy: {detail}", "try again; if it lasts, look for a process that hangs"
-        )
+        super().__init__(f"the database is busy: {detail}", "try again; if it lasts, look for a process that hangs")
 
 
 class StorageUnavailable(StorageError):

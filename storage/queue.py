@@ -63,9 +63,7 @@ class Queue(Connections):
 
     def release(self, match_id: int, owner: str) -> bool:
         """Give a match back unworked; the attempt does not count."""
-        return self._write_held(
-            match_id, owner, lease_owner=None, lease_until=None, attempts=matches.c.attempts - 1
-        )
+        return self._write_held(match_id, owner, lease_owner=None, lease_until=None, attempts=matches.c.attempts - 1)
 
     def retry_match(self, match_id: int, owner: str, reason: str, due_at: datetime, now: datetime) -> bool:
         """Give a match back after a failed attempt, due again at `due_at`. False: the lease was lost."""
@@ -100,9 +98,7 @@ class Queue(Connections):
                 .values(chest_digest=features.model_digest)
             )
             row = connection.execute(
-                select(matches.c.state, matches.c.lease_owner)
-                .where(matches.c.match_id == match_id)
-                .with_for_update()
+                select(matches.c.state, matches.c.lease_owner).where(matches.c.match_id == match_id).with_for_update()
             ).one()
             held = row.lease_owner == owner
             if held and row.state == MatchState.WAITING:
@@ -121,9 +117,7 @@ class Queue(Connections):
             ).one_or_none()
         return None if row is None else rows.chest(row)
 
-    def save_prediction(
-        self, match_id: int, owner: str, prediction_json: str, run_digest: str, now: datetime
-    ) -> bool:
+    def save_prediction(self, match_id: int, owner: str, prediction_json: str, run_digest: str, now: datetime) -> bool:
         """Store an estimate and take its match from PAIRED to PREDICTED, due at once.
 
         False: the lease was lost or the match was superseded meanwhile, and nothing was written.
@@ -183,9 +177,7 @@ class Queue(Connections):
         """Change a match that keeps its state, if `owner` holds it."""
         with self.writing() as connection:
             changed = connection.execute(
-                update(matches)
-                .where(matches.c.match_id == match_id, matches.c.lease_owner == owner)
-                .values(**values)
+                update(matches).where(matches.c.match_id == match_id, matches.c.lease_owner == owner).values(**values)
             )
         return changed.rowcount == 1
 

@@ -84,9 +84,7 @@ class Reading(Connections):
         limit: int | None = None,
     ) -> tuple[StoredInstance, ...]:
         """The instances that fulfil every condition given, by number, those after `after_id`."""
-        found = rows.SELECT_INSTANCES.where(instances.c.instance_id > after_id).order_by(
-            instances.c.instance_id
-        )
+        found = rows.SELECT_INSTANCES.where(instances.c.instance_id > after_id).order_by(instances.c.instance_id)
         if dispositions is not None:
             found = found.where(instances.c.disposition.in_(dispositions))
         for column, wanted in (
@@ -104,9 +102,7 @@ class Reading(Connections):
         return tuple(
             map(
                 rows.report,
-                self._all(
-                    rows.SELECT_REPORTS.where(reports.c.match_id == match_id).order_by(reports.c.report_id)
-                ),
+                self._all(rows.SELECT_REPORTS.where(reports.c.match_id == match_id).order_by(reports.c.report_id)),
             )
         )
 
@@ -136,9 +132,7 @@ class Reading(Connections):
         limit: int | None = None,
     ) -> tuple[Delivery, ...]:
         """The deliveries that fulfil every condition given, by number, those after `after_id`."""
-        found = rows.SELECT_DELIVERIES.where(deliveries.c.delivery_id > after_id).order_by(
-            deliveries.c.delivery_id
-        )
+        found = rows.SELECT_DELIVERIES.where(deliveries.c.delivery_id > after_id).order_by(deliveries.c.delivery_id)
         if match_id is not None:
             found = found.where(deliveries.c.match_id == match_id)
         if destination is not None:
@@ -150,8 +144,7 @@ class Reading(Connections):
     def count_matches(self) -> dict[MatchState, int]:
         """How many matches are in each state. A state without any is left out."""
         return {
-            state: count
-            for state, count in self._all(select(matches.c.state, func.count()).group_by(matches.c.state))
+            state: count for state, count in self._all(select(matches.c.state, func.count()).group_by(matches.c.state))
         }
 
     def count_instances(self) -> dict[tuple[Kind, Disposition], int]:

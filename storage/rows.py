@@ -27,11 +27,7 @@ SELECT_INSTANCES: Select[Any] = select(*instances.c)
 
 SELECT_MATCHES: Select[Any] = (
     select(
-        *(
-            column
-            for column in matches.c
-            if column.name not in {"lease_owner", "lease_until", "chest_digest"}
-        ),
+        *(column for column in matches.c if column.name not in {"lease_owner", "lease_until", "chest_digest"}),
         _radiograph.c.sop_instance_uid.label("radiograph_uid"),
         _radiograph.c.issuer,
         _radiograph.c.patient_id,

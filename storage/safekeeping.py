@@ -41,9 +41,7 @@ class ProblemKind(StrEnum):
     DATABASE_DAMAGED = "database_damaged"  # its own check of pages, indexes or references failed
     OBJECT_MISSING = "object_missing"  # a row names it, the folder lacks it
     OBJECT_DAMAGED = "object_damaged"  # its size or its digest is wrong
-    OBJECT_ORPHANED = (
-        "object_orphaned"  # no row names it: left by a killed writer, removed by the scheduler in time
-    )
+    OBJECT_ORPHANED = "object_orphaned"  # no row names it: left by a killed writer, removed by the scheduler in time
     REPORTS_ABSENT = "reports_absent"  # a match says that it has reports and has none
 
 
@@ -205,6 +203,4 @@ def _check_reports(connection: Connection) -> Iterator[Problem]:
         matches.c.state.in_(ended), ~exists().where(reports.c.match_id == matches.c.match_id)
     )
     for match_id in connection.scalars(without):
-        yield Problem(
-            kind=ProblemKind.REPORTS_ABSENT, subject=f"match {match_id}", detail="no report is stored"
-        )
+        yield Problem(kind=ProblemKind.REPORTS_ABSENT, subject=f"match {match_id}", detail="no report is stored")

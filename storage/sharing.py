@@ -78,7 +78,7 @@ class SharedCommit:
                 self._hand_over()
 
     def _withdraw(self, write: _Write) -> None:
-        """Take back a write whose thread is being stopped, and its turn with it; one under way is left to end."""
+        """Take back a write whose thread is being stopped, and its turn; one under way is left to end."""
         with self._guard:
             if write in self._queue:
                 self._queue.remove(write)

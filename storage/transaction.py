@@ -142,9 +142,7 @@ class Transaction:
         if supersedes is not None:
             self._move(supersedes, MatchState.SUPERSEDED, updated_at=now)
         last = select(func.max(matches.c.revision)).where(matches.c.radiograph_id == radiograph_id)
-        kept = select(func.max(chest_features.c.model_digest)).where(
-            chest_features.c.radiograph_id == radiograph_id
-        )
+        kept = select(func.max(chest_features.c.model_digest)).where(chest_features.c.radiograph_id == radiograph_id)
         result = self._connection.execute(
             _ADD_MATCH,
             {
@@ -223,9 +221,7 @@ class Transaction:
         move_match(self._connection, match_id, new, owner=None, **values)
 
 
-def move_match(
-    connection: Connection, match_id: int, new: MatchState, *, owner: str | None, **values: object
-) -> bool:
+def move_match(connection: Connection, match_id: int, new: MatchState, *, owner: str | None, **values: object) -> bool:
     """Take a match to the state `new`, ending its lease and starting its attempts anew.
 
     With an `owner`, only if that owner holds its lease; the answer says whether it did.
@@ -268,14 +264,10 @@ _ACCEPTED_BETWEEN = _ACCEPTED.where(
 )
 _ADD_INSTANCE = insert(instances)
 _ADD_MATCH = insert(matches)
-_MATCH_BY_ID = rows.SELECT_MATCHES.where(matches.c.match_id == bindparam("match_id")).with_for_update(
-    of=matches
-)
+_MATCH_BY_ID = rows.SELECT_MATCHES.where(matches.c.match_id == bindparam("match_id")).with_for_update(of=matches)
 _CURRENT_MATCH = rows.SELECT_MATCHES.where(
     matches.c.radiograph_id == bindparam("radiograph_id"), matches.c.state != MatchState.SUPERSEDED
 ).with_for_update(of=matches)
 _STATE = (
-    select(matches.c.state, matches.c.lease_owner)
-    .where(matches.c.match_id == bindparam("match_id"))
-    .with_for_update()
+    select(matches.c.state, matches.c.lease_owner).where(matches.c.match_id == bindparam("match_id")).with_for_update()
 )

@@ -97,9 +97,7 @@ class Upkeep(Connections):
                 .values(purged_at=now)
             ).rowcount
             if marked:
-                connection.execute(
-                    delete(chest_features).where(chest_features.c.radiograph_id == instance_id)
-                )
+                connection.execute(delete(chest_features).where(chest_features.c.radiograph_id == instance_id))
                 connection.execute(
                     update(matches).where(matches.c.radiograph_id == instance_id).values(chest_digest="")
                 )

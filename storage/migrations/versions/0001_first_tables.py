@@ -65,9 +65,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_instances_retention", "instances", ["purged_at", "received_at"], unique=False)
     op.create_index(op.f("ix_instances_sha256"), "instances", ["sha256"], unique=False)
-    op.create_index(
-        op.f("ix_instances_study_instance_uid"), "instances", ["study_instance_uid"], unique=False
-    )
+    op.create_index(op.f("ix_instances_study_instance_uid"), "instances", ["study_instance_uid"], unique=False)
     op.create_table(
         "chest_features",
         sa.Column("radiograph_id", ROW_ID, nullable=False),
@@ -81,9 +79,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("radiograph_id", "model_digest", name=op.f("pk_chest_features")),
     )
-    op.create_index(
-        op.f("ix_chest_features_display_sha256"), "chest_features", ["display_sha256"], unique=False
-    )
+    op.create_index(op.f("ix_chest_features_display_sha256"), "chest_features", ["display_sha256"], unique=False)
     op.create_table(
         "matches",
         sa.Column("match_id", ROW_ID, nullable=False),
@@ -111,31 +107,19 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "state NOT IN ('PAIRED', 'PREDICTED') OR ecg_id IS NOT NULL", name=op.f("ck_matches_pair_has_ecg")
         ),
-        sa.CheckConstraint(
-            "(lease_owner IS NULL) = (lease_until IS NULL)", name=op.f("ck_matches_lease_is_whole")
-        ),
+        sa.CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name=op.f("ck_matches_lease_is_whole")),
         sa.ForeignKeyConstraint(["ecg_id"], ["instances.instance_id"], name=op.f("fk_matches_ecg_id")),
-        sa.ForeignKeyConstraint(
-            ["radiograph_id"], ["instances.instance_id"], name=op.f("fk_matches_radiograph_id")
-        ),
-        sa.ForeignKeyConstraint(
-            ["superseded_by"], ["matches.match_id"], name=op.f("fk_matches_superseded_by")
-        ),
+        sa.ForeignKeyConstraint(["radiograph_id"], ["instances.instance_id"], name=op.f("fk_matches_radiograph_id")),
+        sa.ForeignKeyConstraint(["superseded_by"], ["matches.match_id"], name=op.f("fk_matches_superseded_by")),
         sa.ForeignKeyConstraint(["supersedes"], ["matches.match_id"], name=op.f("fk_matches_supersedes")),
         sa.PrimaryKeyConstraint("match_id", name=op.f("pk_matches")),
         sa.UniqueConstraint("radiograph_id", "revision", name=op.f("uq_matches_radiograph_id_revision")),
     )
-    op.create_index(
-        "ix_matches_chest_due", "matches", ["state", "chest_digest", "due_at", "match_id"], unique=False
-    )
+    op.create_index("ix_matches_chest_due", "matches", ["state", "chest_digest", "due_at", "match_id"], unique=False)
     op.create_index("ix_matches_due", "matches", ["state", "due_at", "match_id"], unique=False)
     op.create_index(op.f("ix_matches_ecg_id"), "matches", ["ecg_id"], unique=False)
-    op.create_index(
-        "ix_matches_leased", "matches", ["lease_until"], unique=False, **where("lease_until IS NOT NULL")
-    )
-    op.create_index(
-        "uq_matches_live", "matches", ["radiograph_id"], unique=True, **where("state <> 'SUPERSEDED'")
-    )
+    op.create_index("ix_matches_leased", "matches", ["lease_until"], unique=False, **where("lease_until IS NOT NULL"))
+    op.create_index("uq_matches_live", "matches", ["radiograph_id"], unique=True, **where("state <> 'SUPERSEDED'"))
     op.create_table(
         "reports",
         sa.Column("report_id", ROW_ID, nullable=False),
@@ -171,17 +155,13 @@ def upgrade() -> None:
         sa.Column("last_error", sa.Text(), nullable=False),
         sa.Column("delivered_at", INSTANT, nullable=True),
         sa.Column("committed_at", INSTANT, nullable=True),
-        sa.CheckConstraint(
-            "(lease_owner IS NULL) = (lease_until IS NULL)", name=op.f("ck_deliveries_lease_is_whole")
-        ),
+        sa.CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name=op.f("ck_deliveries_lease_is_whole")),
         sa.ForeignKeyConstraint(["match_id"], ["matches.match_id"], name=op.f("fk_deliveries_match_id")),
         sa.ForeignKeyConstraint(["report_id"], ["reports.report_id"], name=op.f("fk_deliveries_report_id")),
         sa.PrimaryKeyConstraint("delivery_id", name=op.f("pk_deliveries")),
         sa.UniqueConstraint("report_id", "destination", name=op.f("uq_deliveries_report_id_destination")),
     )
-    op.create_index(
-        "ix_deliveries_due", "deliveries", ["destination", "state", "due_at", "delivery_id"], unique=False
-    )
+    op.create_index("ix_deliveries_due", "deliveries", ["destination", "state", "due_at", "delivery_id"], unique=False)
     op.create_index(
         "ix_deliveries_leased",
         "deliveries",
