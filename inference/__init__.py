@@ -1,1 +1,1 @@
-"""Radiograph and lead images to mean pulmonary artery pressure: the network, its packages and its phantoms."""
+"""Radiograph and lead images to mean pulmonary artery pressure: network, model packages and phantoms."""

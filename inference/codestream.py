@@ -10,9 +10,7 @@ import zlib
 
 _ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _JPEG, _JPEG2000, _END = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\xff\xd9"
-_JPEG_FRAMES = frozenset(
-    {*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7}
-)
+_JPEG_FRAMES = frozenset({*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7})
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
@@ -36,7 +34,7 @@ def inflates_within(part10: bytes, limit: int) -> bool:
 
 
 def fragments(encapsulated: bytes) -> list[bytes] | None:
-    """The fragments of an encapsulated Pixel Data value without the offset table; None if they are cut off."""
+    """The fragments of an encapsulated Pixel Data value, without the offset table; None if cut off."""
     found, position = [], 0
     while position + 8 <= len(encapsulated):
         tag = encapsulated[position : position + 4]

@@ -20,9 +20,7 @@ LEAD_IMAGES_SHAPE = (12, 48, 224, 3)
 class Engine:
     """A fused network with the preprocessing that belongs to it."""
 
-    def __init__(
-        self, network: FusedNetwork, radiograph: RadiographPreprocessing, ecg: EcgPreprocessing
-    ) -> None:
+    def __init__(self, network: FusedNetwork, radiograph: RadiographPreprocessing, ecg: EcgPreprocessing) -> None:
         self.network = network.eval()
         self.radiograph = radiograph
         self.ecg_preprocessing = ecg
@@ -69,9 +67,7 @@ def lead_tensor(lead_images: NDArray[np.uint8], preprocessing: EcgPreprocessing)
     return scaled.permute(0, 3, 1, 2)
 
 
-def network_from_tensors(
-    architecture: Architecture, tensors: Mapping[str, NDArray[np.generic]]
-) -> FusedNetwork:
+def network_from_tensors(architecture: Architecture, tensors: Mapping[str, NDArray[np.generic]]) -> FusedNetwork:
     """A network holding `tensors`, expanded to float32.
 
     Raises

@@ -188,9 +188,7 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
         if path.is_dir():
             continue
         if path.suffix.lower() in _PICKLES:
-            raise PackageRefused(
-                PackageFault.PICKLE, name, "may hold executable code", "only safetensors are read"
-            )
+            raise PackageRefused(PackageFault.PICKLE, name, "may hold executable code", "only safetensors are read")
         present.add(name)
         if len(present) > _MAXIMUM_FILES:
             raise PackageRefused(PackageFault.UNEXPECTED_FILE, name, f"is one of over {_MAXIMUM_FILES} files")
@@ -214,9 +212,7 @@ def _checked(folder: Path, name: str, digest: str) -> bytes:
             PackageFault.MISSING_FILE, name, f"cannot be read ({error.strerror})", "check its permissions"
         ) from error
     if hashlib.sha256(data).hexdigest() != digest:
-        raise PackageRefused(
-            PackageFault.DIGEST, name, "is not the file the manifest was written for", "install again"
-        )
+        raise PackageRefused(PackageFault.DIGEST, name, "is not the file the manifest was written for", "install again")
     return data
 
 

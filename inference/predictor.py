@@ -66,9 +66,7 @@ class Predictor:
         try:
             calibration = Calibration.from_tensors(package.calibration)
         except (KeyError, ValueError) as error:
-            raise PackageRefused(
-                PackageFault.CALIBRATION, CALIBRATION, f"is not a calibration ({error})"
-            ) from error
+            raise PackageRefused(PackageFault.CALIBRATION, CALIBRATION, f"is not a calibration ({error})") from error
         engine = Engine(network, package.manifest.radiograph, package.manifest.ecg)
         for case in package.golden:
             _reproduce(engine, case)
@@ -131,9 +129,7 @@ class Predictor:
         ecg = self._engine.embed_ecg(np.stack(lead_images))
         values = self._engine.fuse(chest, ecg)
         seconds = (time.perf_counter() - start) / len(values)
-        return [
-            self._prediction(values[k], chest[k], ecg[k], seconds) for k in range(len(values))
-        ]
+        return [self._prediction(values[k], chest[k], ecg[k], seconds) for k in range(len(values))]
 
     def _prediction(
         self,

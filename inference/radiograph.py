@@ -1,7 +1,7 @@
 """Turn a radiograph's DICOM bytes into the network's picture, a picture to look at, and where both lie.
 
-In: Part 10 bytes and the model package's preprocessing; out: `Radiograph`, or `RadiographUnusable` with a reason
-from a closed set. Says whether pixels can be used, never whose they are. No torch here.
+In: Part 10 bytes and the model package's preprocessing; out: `Radiograph`, or `RadiographUnusable` with a
+reason from a closed set. Says whether pixels can be used, never whose they are. No torch here.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class UnusableReason(StrEnum):
 
 
 class RadiographUnusable(Exception):
-    """A radiograph that must not be used. `reason` is for programs, `detail` for a person; no patient in either."""
+    """Must not be used. `reason` is for programs, `detail` for a person; neither names a patient."""
 
     def __init__(self, reason: UnusableReason, detail: str, hint: str = "") -> None:
         super().__init__(reason, detail, hint)
@@ -78,8 +78,8 @@ class Voi(StrEnum):
 class RadiographPreprocessing:
     """How a radiograph becomes the network's input. Part of a model package's manifest.
 
-    Grey levels between the two percentiles of the picture are mapped to 0..1 (air to bone), given to three equal
-    channels, and normalised with `mean` and `std` a channel.
+    Grey levels between the two percentiles of the picture are mapped to 0..1 (air to bone), given to three
+    equal channels, and normalised with `mean` and `std` a channel.
     """
 
     side: int = PICTURE_SIDE
@@ -102,9 +102,7 @@ class RadiographPreprocessing:
 
     def to_json(self) -> dict[str, object]:
         """As it stands in a manifest."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
-        }
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, fields: dict[str, object]) -> RadiographPreprocessing:
@@ -130,8 +128,8 @@ class Radiograph:
 def read_radiograph(dicom: bytes, preprocessing: RadiographPreprocessing) -> Radiograph:
     """Decode, put right, and scale a radiograph.
 
-    Modality LUT, VOI (`Voi`), polarity (MONOCHROME1, PresentationLUTShape) and pixel padding are applied; sides,
-    pixels and bytes are bounded before anything is allocated for them.
+    Modality LUT, VOI (`Voi`), polarity (MONOCHROME1, PresentationLUTShape) and pixel padding are applied;
+    sides, pixels and bytes are bounded before anything is allocated for them.
 
     Raises
     ------
@@ -176,9 +174,7 @@ def _parse(dicom: bytes) -> Dataset:
             UnusableReason.TOO_LARGE, f"the file has {len(dicom)} bytes, more than {MAXIMUM_BYTES}"
         )
     if not codestream.inflates_within(dicom, MAXIMUM_BYTES):
-        raise RadiographUnusable(
-            UnusableReason.TOO_LARGE, f"the data set inflates beyond {MAXIMUM_BYTES} bytes"
-        )
+        raise RadiographUnusable(UnusableReason.TOO_LARGE, f"the data set inflates beyond {MAXIMUM_BYTES} bytes")
     try:
         dataset = dcmread(io.BytesIO(dicom))
     except InvalidDicomError as error:
@@ -218,9 +214,7 @@ def _check_header(dataset: Dataset) -> None:
             UnusableReason.UNDECODABLE, "an attribute that describes the pixels is missing or malformed"
         ) from error
     if samples != 1 or photometric not in {"MONOCHROME1", "MONOCHROME2"}:
-        raise RadiographUnusable(
-            UnusableReason.NOT_MONOCHROME, f"{samples} samples a pixel, {photometric[:16]}"
-        )
+        raise RadiographUnusable(UnusableReason.NOT_MONOCHROME, f"{samples} samples a pixel, {photometric[:16]}")
     if frames != 1:
         raise RadiographUnusable(UnusableReason.SEVERAL_FRAMES, f"{frames} frames")
     _check_size(rows, columns)
@@ -366,17 +360,13 @@ def _limits(
     return float(low), float(high)
 
 
-def _fit(
-    shown: NDArray[np.float32], preprocessing: RadiographPreprocessing
-) -> tuple[NDArray[np.float32], Geometry]:
+def _fit(shown: NDArray[np.float32], preprocessing: RadiographPreprocessing) -> tuple[NDArray[np.float32], Geometry]:
     side = preprocessing.side
     rows, columns = shown.shape
     image = Image.fromarray(shown)
     if preprocessing.fit is Fit.SQUASH:
         picture = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
-        geometry = Geometry(
-            rows=rows, columns=columns, left=0.0, top=0.0, scale_x=columns / side, scale_y=rows / side
-        )
+        geometry = Geometry(rows=rows, columns=columns, left=0.0, top=0.0, scale_x=columns / side, scale_y=rows / side)
         return np.clip(picture, 0.0, 1.0), geometry
     scale = max(rows, columns) / side
     width, height = max(1, round(columns / scale)), max(1, round(rows / scale))
@@ -422,13 +412,9 @@ def _picture_findings(picture: NDArray[np.float32], shape: tuple[int, ...]) -> l
         found.append(_finding("low_contrast", f"standard deviation {spread:.3f} of full scale", "warning"))
     dark, bright = float(np.mean(picture <= 0.002)), float(np.mean(picture >= 0.998))
     if max(dark, bright) > CLIPPED_SHARE:
-        found.append(
-            _finding("clipped", f"{dark:.0%} at the dark and {bright:.0%} at the bright end", "warning")
-        )
+        found.append(_finding("clipped", f"{dark:.0%} at the dark and {bright:.0%} at the bright end", "warning"))
     if _looks_inverted(picture):
-        found.append(
-            _finding("probably_inverted", "the lungs are brighter than what lies between", "warning")
-        )
+        found.append(_finding("probably_inverted", "the lungs are brighter than what lies between", "warning"))
     return found
 
 

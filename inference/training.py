@@ -81,8 +81,7 @@ def split_by_patient(patient_ids: Sequence[str], *, seed: int) -> Split:
     order = np.random.default_rng(seed).permutation(len(patients))
     edges = np.rint(np.cumsum(SHARES) * len(patients)).astype(int)
     part_of = {
-        patients[patient]: int(np.searchsorted(edges, place, side="right"))
-        for place, patient in enumerate(order)
+        patients[patient]: int(np.searchsorted(edges, place, side="right")) for place, patient in enumerate(order)
     }
     parts: list[list[int]] = [[], [], [], []]
     for index, patient_id in enumerate(patient_ids):
@@ -170,9 +169,7 @@ def embeddings(
     return chest, ecg
 
 
-def estimate(
-    engine: Engine, examinations: Sequence[Examination], rows: Sequence[int]
-) -> NDArray[np.float64]:
+def estimate(engine: Engine, examinations: Sequence[Examination], rows: Sequence[int]) -> NDArray[np.float64]:
     """One value an examination, the mean of its nine patches, as the network gives it."""
     chest, ecg = embeddings(engine, examinations, rows)
     return engine.fuse(chest, ecg).mean(axis=1).astype(np.float64)

@@ -1,6 +1,6 @@
-"""Synthetic patients: a schematic chest radiograph and ECG whose signs follow one mean pulmonary artery pressure.
+"""Synthetic patients: schematic radiographs and ECGs whose signs follow one mean pulmonary artery pressure.
 
-They exist to try the whole way without a patient's data. Nothing learned from them says anything of real people.
+They exist to try the whole way without a patient's data. What is learned from them holds for no real person.
 """
 
 from inference.phantoms.patients import (

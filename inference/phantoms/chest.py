@@ -1,4 +1,4 @@
-"""Draw a schematic PA chest radiograph from the signs it shall show: attenuation summed along rays, then film.
+"""Draw a schematic PA chest radiograph from the signs it shall show: attenuation along rays, then film.
 
 In: signs and a random generator; out: 12-bit stored values, air low. Lengths are millimetres on the detector;
 x grows to the patient's left (the right of the picture), y downwards. No DICOM here.
@@ -58,9 +58,7 @@ def draw_build(rng: np.random.Generator, *, female: bool) -> Build:
     )
 
 
-def draw_chest(
-    signs: ChestSigns, build: Build, rng: np.random.Generator, *, marker: str = "L"
-) -> NDArray[np.uint16]:
+def draw_chest(signs: ChestSigns, build: Build, rng: np.random.Generator, *, marker: str = "L") -> NDArray[np.uint16]:
     """The radiograph as stored values, uint16 [rows, columns], 0 to 4095, air low (as MONOCHROME2).
 
     Parameters
@@ -125,28 +123,25 @@ BASE_MM = 262.0
 
 
 class _Lungs:
-    """Where the lungs are: `air` is the share of the ray in lung (0 to 1), `cage` the inside of the thorax."""
+    """Where the lungs are: `air` is the share of the ray in lung (0 to 1), `cage` the inner thorax."""
 
     def __init__(self, x: Array, y: Array, build: Build) -> None:
         self.right_dome = BASE_MM - 20.0 + build.inspiration_mm
         self.left_dome = BASE_MM - 8.0 + build.inspiration_mm
         side = np.abs(x)
         depth = np.clip((y - APEX_MM) / (BASE_MM - APEX_MM), 0.0, 1.2)
-        self.wall = THORAX_HALF_MM * np.sqrt(
-            np.maximum(0.0, 1.0 - np.maximum(0.0, 1.0 - depth / 0.78) ** 2.3)
-        ).astype(np.float32)
+        self.wall = THORAX_HALF_MM * np.sqrt(np.maximum(0.0, 1.0 - np.maximum(0.0, 1.0 - depth / 0.78) ** 2.3)).astype(
+            np.float32
+        )
         self.cage = _soft_step(self.wall - side, 3.0) * _soft_step(y - APEX_MM, 3.0)
         dome = np.where(x < 0, self.right_dome, self.left_dome)
         # The domes rise medially of their middle and fall into the costophrenic angles.
         fall = (
-            52.0 * np.clip((side - 58.0) / 74.0, 0.0, 1.0) ** 2.6
-            + 16.0 * np.clip((58.0 - side) / 58.0, 0.0, 1.0) ** 2
+            52.0 * np.clip((side - 58.0) / 74.0, 0.0, 1.0) ** 2.6 + 16.0 * np.clip((58.0 - side) / 58.0, 0.0, 1.0) ** 2
         )
         self.diaphragm = (dome + fall).astype(np.float32)
         above = _soft_step(self.diaphragm - y, 3.5)
-        mediastinum = (
-            15.0 + 7.0 * np.clip((y - 150.0) / 80.0, 0.0, 1.0) + 9.0 * np.clip((95.0 - y) / 45.0, 0, 1)
-        )
+        mediastinum = 15.0 + 7.0 * np.clip((y - 150.0) / 80.0, 0.0, 1.0) + 9.0 * np.clip((95.0 - y) / 45.0, 0, 1)
         beside = _soft_step(side - mediastinum.astype(np.float32), 9.0)
         roundness = np.sqrt(np.clip(1.0 - ((side - 74.0) / 72.0) ** 2, 0.0, 1.0))
         self.air = (self.cage * above * beside * (0.70 + 0.30 * roundness)).astype(np.float32)
@@ -165,12 +160,8 @@ def _soft_tissue(x: Array, y: Array, lungs: _Lungs, build: Build) -> Array:
     lung = lungs.emptied = (0.66 * body * lungs.air).astype(np.float32)
     abdomen = 3.2 * (1.0 - lungs.above) * lungs.cage
     bubble = 5.0 * _ellipsoid(x, y, (62.0, lungs.left_dome + 20.0), (26.0, 13.0), -8.0) * (1 - lungs.above)
-    trachea = (
-        2.0 * np.exp(-_fourth((x - 1.0 + 3.0 * _soft_step(y - 100, 60)) / 8.0)) * _soft_step(128.0 - y, 14.0)
-    )
-    breast = build.breast * sum(
-        1.8 * _ellipsoid(x, y, (sign * 78.0, 222.0), (56.0, 46.0)) for sign in (-1.0, 1.0)
-    )
+    trachea = 2.0 * np.exp(-_fourth((x - 1.0 + 3.0 * _soft_step(y - 100, 60)) / 8.0)) * _soft_step(128.0 - y, 14.0)
+    breast = build.breast * sum(1.8 * _ellipsoid(x, y, (sign * 78.0, 222.0), (56.0, 46.0)) for sign in (-1.0, 1.0))
     axilla = 1.6 * np.exp(-(((side - 150.0) / 26.0) ** 2)) * _soft_step(210.0 - y, 120.0)
     return (body + neck + abdomen + breast + axilla - lung - bubble - trachea).astype(np.float32)
 
@@ -193,9 +184,7 @@ def _heart_and_vessels(
     cava = 3.2 * _soft_step(30.0 + x, 6.0) * _soft_step(-x + 4.0, 8.0) * _soft_step(y - 74.0, 30.0)
     cava *= _soft_step(floor - 70.0 - y, 40.0)
     knob = 6.0 * _ellipsoid(x, y, (23.0, 103.0), (18.0, 17.0))
-    aorta = (
-        2.2 * np.exp(-_fourth((x - 25.0) / 9.0)) * _soft_step(y - 103.0, 20.0) * _soft_step(250.0 - y, 30.0)
-    )
+    aorta = 2.2 * np.exp(-_fourth((x - 25.0) / 9.0)) * _soft_step(y - 103.0, 20.0) * _soft_step(250.0 - y, 30.0)
     main = signs.main_artery_mm
     segment = 7.0 * _ellipsoid(x, y, (24.0 + 0.35 * main, 133.0), (0.55 * main + 14.0, main + 8.0), -12.0)
     appendage = 5.0 * _ellipsoid(x, y, (30.0, 158.0), (20.0 + 0.25 * (left - 75.0), 26.0), -25.0)
@@ -282,9 +271,7 @@ def _bones(x: Array, y: Array, lungs: _Lungs, build: Build) -> Array:
     front = _rib_profile(anterior + build.rib_phase * 0.7, 0.23) * _soft_step(side - 52.0, 44.0)
     front *= _soft_step(y - 70.0, 20.0) * _soft_step(250.0 - y, 40.0)
     ribs = (1.05 * back + 0.62 * front) * cage * (1.0 + 0.5 * np.clip((side - 110.0) / 22.0, 0.0, 1.0))
-    discs = 0.72 + 0.28 * _soft_step(
-        np.abs(((y + 11.0 * build.rib_phase) / 23.0) % 1.0 - 0.5) * 23.0 - 2.5, 2.5
-    )
+    discs = 0.72 + 0.28 * _soft_step(np.abs(((y + 11.0 * build.rib_phase) / 23.0) % 1.0 - 0.5) * 23.0 - 2.5, 2.5)
     spine = 2.0 * np.clip(1.0 - _fourth(x / 17.0), 0.0, 1.0) * discs
     processes = 0.8 * np.exp(-((x / 5.0) ** 2)) * np.exp(-((((y / 23.0) % 1.0) - 0.5) ** 2) / 0.02)
     along = np.clip((side - 14.0) / 118.0, 0.0, 1.0)
@@ -294,9 +281,7 @@ def _bones(x: Array, y: Array, lungs: _Lungs, build: Build) -> Array:
     edge = 122.0 + 0.10 * (y - 70.0)
     scapula = 0.65 * _soft_step(side - edge, 4.0) * _soft_step(166.0 - side, 34.0)
     scapula *= _soft_step(y - 56.0, 18.0) * _soft_step(176.0 - 0.5 * (side - edge) - y, 22.0)
-    humerus = 2.0 * _ellipsoid(x, y, (-168.0, 60.0), (24.0, 26.0)) + 2.0 * _ellipsoid(
-        x, y, (168.0, 60.0), (24.0, 26.0)
-    )
+    humerus = 2.0 * _ellipsoid(x, y, (-168.0, 60.0), (24.0, 26.0)) + 2.0 * _ellipsoid(x, y, (168.0, 60.0), (24.0, 26.0))
     return (ribs + spine + processes + clavicle + scapula + humerus).astype(np.float32)
 
 

@@ -57,7 +57,7 @@ class Examination:
     at: datetime
 
     def uid(self, level: str) -> str:
-        """The UID of "study", "series" or "instance": 2.25 and a UUIDv5 (PS3.5 B.2), fixed by seed and index."""
+        """The UID of "study", "series" or "instance": 2.25 and a UUIDv5 (PS3.5 B.2) of seed and index."""
         name = f"{self.seed}/{self.index}/{self.role}/{level}"
         return f"2.25.{uuid.uuid5(_UID_SPACE, name).int}"
 

@@ -1,7 +1,7 @@
 """Make ten seconds of a schematic 12-lead ECG from the signs it shall show.
 
-In: signs and a random generator; out: twelve leads in microvolts as whole steps of the recorder. The limb leads
-are exact: III = II - I, aVR = -(I + II)/2, aVL = I - II/2, aVF = II - I/2 hold sample by sample. No DICOM here.
+In: signs and a random generator; out: twelve leads as whole steps of the recorder. The limb leads are exact:
+III = II - I, aVR = -(I + II)/2, aVL = I - II/2 and aVF = II - I/2 hold sample by sample. No DICOM here.
 """
 
 from __future__ import annotations
@@ -104,9 +104,7 @@ def _heart(signs: EcgSigns, recording: Recording, time: Array, beats: Array) -> 
     return np.stack(rows) * recording.gain
 
 
-def _limb(
-    signs: EcgSigns, lead_degrees: float, p: Array, q: Array, r: Array, s: Array, t_wave: Array
-) -> Array:
+def _limb(signs: EcgSigns, lead_degrees: float, p: Array, q: Array, r: Array, s: Array, t_wave: Array) -> Array:
     """A limb lead as the projection of frontal vectors on the lead's direction (I at 0, II at 60 degrees)."""
 
     def onto(degrees: float) -> float:
@@ -129,7 +127,5 @@ def _disturbance(recording: Recording, time: Array, rng: np.random.Generator) ->
     mains = 2.0 * np.pi * (recording.mains_hz * time + float(rng.uniform(0.0, 1.0)))
     share = rng.uniform(0.3, 1.0, (8, 1))
     muscle = rng.normal(0.0, recording.muscle_uv, (8, len(time) + 4))
-    muscle = (muscle[:, :-4] + muscle[:, 1:-3] + muscle[:, 2:-2] + muscle[:, 3:-1] + muscle[:, 4:]) / np.sqrt(
-        5.0
-    )
+    muscle = (muscle[:, :-4] + muscle[:, 1:-3] + muscle[:, 2:-2] + muscle[:, 3:-1] + muscle[:, 4:]) / np.sqrt(5.0)
     return share * recording.wander_uv * np.sin(breath) + share * recording.mains_uv * np.sin(mains) + muscle

@@ -64,7 +64,7 @@ _SECOND_EIGHT = (
 def scenario_of(index: int) -> Scenario:
     """The scenario of patient `index` in a cohort: a cycle of sixteen of which four may not pair.
 
-    Three of them stand among the first eight (AP view, nine days, birth date), so that eight patients show them.
+    Three of them (AP view, nine days, birth date) stand among the first eight, for small cohorts.
     """
     return (_FIRST_EIGHT + _SECOND_EIGHT)[index % 16]
 
@@ -90,7 +90,7 @@ class PhantomObject:
 
 @dataclass(frozen=True, kw_only=True)
 class PhantomPatient:
-    """A phantom patient: the objects in the order of acquisition's roles (radiograph first), and the truth."""
+    """A phantom patient: its objects, the radiograph first, and the truth."""
 
     scenario: Scenario
     objects: tuple[PhantomObject, ...]
@@ -178,15 +178,11 @@ def make_patient(
             objects.append(make("ecg-farther.dcm", Layout.THREE_BY_FOUR, person, farther_at))
         if scenario in PAIRING:
             ecg_uid = objects[1].sop_instance_uid
-    truth = Truth(
-        patient_id=person.patient_id, radiograph_uid=radiograph_uid, ecg_uid=ecg_uid, mpap_mmhg=pressure
-    )
+    truth = Truth(patient_id=person.patient_id, radiograph_uid=radiograph_uid, ecg_uid=ecg_uid, mpap_mmhg=pressure)
     return PhantomPatient(scenario=scenario, objects=tuple(objects), truth=truth)
 
 
-PAIRING = frozenset(
-    {Scenario.PAIRED_WAVEFORM, Scenario.PAIRED_PDF_3X4, Scenario.PAIRED_PDF_6X2, Scenario.TWO_ECGS}
-)
+PAIRING = frozenset({Scenario.PAIRED_WAVEFORM, Scenario.PAIRED_PDF_3X4, Scenario.PAIRED_PDF_6X2, Scenario.TWO_ECGS})
 """The scenarios in which a radiograph and an ECG must be paired."""
 
 _FORMS: dict[Scenario, Layout | None] = {  # None is a waveform
@@ -297,9 +293,7 @@ class _Ecg:
     def __call__(self, name: str, form: Layout | None, person: dicom.Person, at: datetime) -> PhantomObject:
         recording = draw_recording(self.rng)
         steps = draw_ecg(self.signs, recording, self.rng)
-        examination = dicom.Examination(
-            seed=self.seed, index=self.index, role=name.removesuffix(".dcm"), at=at
-        )
+        examination = dicom.Examination(seed=self.seed, index=self.index, role=name.removesuffix(".dcm"), at=at)
         if form is None:
             part10 = dicom.waveform(examination, person, steps)
         else:

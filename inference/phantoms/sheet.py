@@ -1,7 +1,7 @@
 """Draw an ECG recording on a page: 3x4 with a rhythm strip, or 6x2, as a vector PDF with text labels.
 
-A4 landscape, 25 mm/s, 10 mm/mV, one path a lead. The same recording gives the same bytes (reportlab's invariant
-mode). The page carries what an electrocardiograph prints beside the traces; it makes no diagnosis.
+A4 landscape, 25 mm/s, 10 mm/mV, one path a lead. The same recording gives the same bytes (reportlab's
+invariant mode). The page carries what an electrocardiograph prints beside the traces; it makes no diagnosis.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from inference.phantoms.ecg import LEADS, SAMPLING_HZ, STEP_UV
 MM_PER_SECOND = 25.0
 MM_PER_MILLIVOLT = 10.0
 PAGE_MM = (297.0, 210.0)
+FOOT = "25 mm/s   10 mm/mV   0.05-150 Hz   synthetic phantom, not a patient"
 LEFT_MM = 26.0  # where the traces begin; the calibration pulse stands left of it
 THIN = 2  # every second sample is drawn: 0.1 mm apart at 25 mm/s
 
@@ -80,9 +81,7 @@ def draw_sheet(steps: NDArray[np.int16], layout: Layout, text: SheetText) -> byt
             x = LEFT_MM + column * seconds * MM_PER_SECOND
             _trace(canvas, LEADS[lead], part, x, baseline, pitch)
     canvas.setFont("Helvetica", 8)
-    canvas.drawString(
-        LEFT_MM * mm, 6 * mm, "25 mm/s   10 mm/mV   0.05-150 Hz   synthetic phantom, not a patient"
-    )
+    canvas.drawString(LEFT_MM * mm, 6 * mm, FOOT)
     canvas.showPage()
     canvas.save()
     return buffer.getvalue()

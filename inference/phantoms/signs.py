@@ -1,10 +1,11 @@
 """What a mean pulmonary artery pressure shows on the phantom radiograph and the phantom ECG, as numbers.
 
-The directions are published; the sizes are chosen so that a small network can learn them. Radiograph: enlarged
-right atrium, right ventricle and central pulmonary arteries, and pruned peripheral vessels (Humbert et al., 2022
-ESC/ERS guidelines for pulmonary hypertension, chest radiograph); a right descending pulmonary artery above 16 mm
-(Matthay et al., Invest Radiol 1981). ECG: P above 0.25 mV in II, right axis deviation, R above 0.5 mV in V1 with
-R/S above 1, deep S in V5 and V6, T inversion in the right precordial leads (the same guidelines, ECG).
+The directions are published; the sizes are chosen so that a small network can learn them.
+
+Radiograph: enlarged right atrium, right ventricle and central pulmonary arteries, and pruned peripheral vessels
+(Humbert et al., 2022 ESC/ERS guidelines for pulmonary hypertension); a right descending pulmonary artery above
+16 mm (Matthay et al., Invest Radiol 1981). ECG: P above 0.25 mV in II, right axis deviation, R above 0.5 mV in
+V1 with R/S above 1, deep S in V5 and V6, T inversion in the right precordial leads (the same guidelines).
 No claim is made that real anatomy follows these lines.
 """
 

@@ -1,0 +1,79 @@
+"""Write a package's MODEL_CARD.md from its manifest: every figure in it stands in the manifest too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from inference.manifest import Manifest, PackageKind
+
+_FIGURES = (
+    ("mean_absolute_error", "Mean absolute error, mmHg"),
+    ("bias", "Bias (estimated minus measured), mmHg"),
+    ("error_sd", "SD of the error, mmHg"),
+    ("correlation", "Pearson's r"),
+    ("slope", "Slope, estimated on measured"),
+    ("explained", "1 - SSE/SST"),
+)
+
+
+def model_card(manifest: Manifest) -> str:
+    """The card as Markdown."""
+    lines = [f"# {manifest.name} {manifest.version}", "", "**Research use only.** Not a medical device.", ""]
+    if manifest.kind is PackageKind.SYNTHETIC_DEMO:
+        lines += [
+            "This model was trained on drawings. **It knows nothing of real patients**, and a number that it gives for",
+            "a real radiograph and ECG means nothing. It exists so that the whole way can be tried and tested.",
+            "",
+        ]
+    lines += [
+        f"- Network: {manifest.architecture.name}",
+        f"- Weights: {manifest.weights_dtype} as stored, computed in float32",
+        f"- Intended use: {manifest.intended_use}",
+        *(f"- Not for: {item}" for item in manifest.exclusions),
+        "",
+        "## Data",
+        "",
+        *(f"- {name.replace('_', ' ')}: {_plain(value)}" for name, value in sorted(manifest.data.items())),
+        "",
+        f"## On {manifest.metrics['patients']} held-out patients",
+        "",
+        "| figure | value | 95% interval (bootstrap by patient) |",
+        "|---|---|---|",
+    ]
+    for key, label in _FIGURES:
+        entry = _object(manifest.metrics[key])
+        lines.append(f"| {label} | {entry['value']} | {entry['low']} to {entry['high']} |")
+    interval = _object(manifest.metrics["interval"])
+    coverage = _object(interval["coverage"])
+    metrics = manifest.metrics
+    lines += [
+        "",
+        f"- Predicting the mean for everybody: mean absolute error "
+        f"{metrics['mean_absolute_error_of_predicting_the_mean']} mmHg.",
+        f"- Interval of {interval['level']:.0%}: the estimate ± {interval['half_width_mmhg']} mmHg, split-conformal "
+        f"on the calibration patients; it covered {coverage['value']} of the held-out patients "
+        f"(95% Wilson interval {coverage['low']} to {coverage['high']}).",
+        f"- Given another patient's ECG, r falls to {metrics['correlation_with_ecg_of_another_patient']}; given "
+        f"another patient's radiograph, to {metrics['correlation_with_radiograph_of_another_patient']}.",
+        f"- Held-out patients called out of distribution: {_plain(metrics['out_of_distribution_flags'])}.",
+        "",
+        "## Training",
+        "",
+        f"- {_plain(manifest.training['recipe'])}",
+        f"- Epoch {manifest.training['chosen_epoch']} was kept, by the error on validation patients.",
+        f"- {_plain(manifest.training['versions'])}; {manifest.training['processor']}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _object(value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise TypeError("a figure with its interval is expected")
+    return value
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{str(key).replace('_', ' ')} {_plain(item)}" for key, item in value.items())
+    return str(value)

@@ -1,0 +1,191 @@
+"""From a trained network to a model package: calibrate, measure on held-out patients, record, write.
+
+What is measured is what is shipped: the weights are rounded to their stored form first.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from inference import card
+from inference.agreement import agreement, bootstrap_intervals, wilson_interval
+from inference.architecture import Architecture
+from inference.calibration import INTERVAL_LEVEL, Calibration, fit_reference
+from inference.engine import Engine, network_from_tensors, tensors_of
+from inference.manifest import EcgPreprocessing, Manifest, PackageKind
+from inference.package import GoldenCase, quantised, write_package
+from inference.radiograph import RadiographPreprocessing
+from inference.training import Examination, Recipe, Split, Trained, embeddings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a person must say of a model; the rest is measured."""
+
+    name: str
+    version: str
+    kind: PackageKind
+    intended_use: str
+    exclusions: tuple[str, ...]
+    data: Mapping[str, object]
+
+
+def release(
+    folder: Path,
+    description: Description,
+    trained: Trained,
+    examinations: Sequence[Examination],
+    split: Split,
+    recipe: Recipe,
+    *,
+    architecture: Architecture,
+    radiograph: RadiographPreprocessing,
+    ecg: EcgPreprocessing,
+    weights_dtype: str = "float32",
+) -> Manifest:
+    """Write the package of a trained network into `folder` and give back its manifest.
+
+    Raises
+    ------
+    ValueError
+        If there are too few calibration or test patients.
+    OSError
+        If the folder cannot be written.
+    """
+    weights = tensors_of(trained.network, weights_dtype)
+    engine = Engine(network_from_tensors(architecture, weights), radiograph, ecg)
+    calibration = calibrate(engine, examinations, split)
+    metrics = measure(engine, calibration, examinations, split.test, seed=recipe.seed)
+    manifest = Manifest(
+        name=description.name,
+        version=description.version,
+        kind=description.kind,
+        architecture=architecture,
+        weights_dtype=weights_dtype,
+        radiograph=radiograph,
+        ecg=ecg,
+        intended_use=description.intended_use,
+        exclusions=description.exclusions,
+        data={
+            **description.data,
+            "patients": {part: len(rows) for part, rows in asdict(split).items()},
+            "mpap_mmhg": _spread([examination.mpap_mmhg for examination in examinations]),
+        },
+        training={
+            "recipe": asdict(recipe),
+            "history": [asdict(epoch) for epoch in trained.history],
+            "chosen_epoch": trained.chosen_epoch,
+            "versions": {"torch": torch.__version__, "numpy": np.__version__},
+            "processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        },
+        metrics=metrics,
+    )
+    return write_package(
+        folder,
+        manifest,
+        weights=weights,
+        calibration=calibration.to_tensors(),
+        golden=golden_cases(engine, examinations, split.test),
+        card=card.model_card(manifest),
+    )
+
+
+def calibrate(engine: Engine, examinations: Sequence[Examination], split: Split) -> Calibration:
+    """Residuals and limits from the calibration patients; what is usual from the training patients."""
+    chest, ecg = embeddings(engine, examinations, split.calibration)
+    measured = _measured(examinations, split.calibration)
+    usual_chest, usual_ecg = embeddings(engine, examinations, split.train)
+    residuals = measured - engine.fuse(chest, ecg).mean(axis=1).astype(np.float64)
+    return Calibration(
+        residuals_mmhg=np.sort(residuals).astype(np.float32),
+        chest=fit_reference(usual_chest.mean(axis=1), chest.mean(axis=1)),
+        ecg=fit_reference(usual_ecg, ecg),
+    )
+
+
+def measure(
+    engine: Engine,
+    calibration: Calibration,
+    examinations: Sequence[Examination],
+    rows: Sequence[int],
+    *,
+    seed: int,
+) -> dict[str, object]:
+    """Agreement on held-out patients with 95% bootstrap intervals, coverage, and what each input contributes.
+
+    `*_of_another_patient` give the correlation that is left when one input is swapped among the patients.
+    """
+    chest, ecg = embeddings(engine, examinations, rows)
+    measured = _measured(examinations, rows)
+    estimated = engine.fuse(chest, ecg).mean(axis=1).astype(np.float64)
+    result = asdict(agreement(measured, estimated))
+    limits = bootstrap_intervals(measured, estimated, seed=seed)
+    half = calibration.half_width_mmhg()
+    covered = int(np.count_nonzero(np.abs(measured - estimated) <= half))
+    swapped = np.roll(np.arange(len(rows)), 1)
+    distances = [(calibration.chest, chest.mean(axis=1)), (calibration.ecg, ecg)]
+    unusual = [sum(ref.is_unusual(row) for row in rows_) for ref, rows_ in distances]
+    metrics: dict[str, object] = {"patients": result.pop("patients")}
+    for name, value in result.items():
+        low, high = limits[name]
+        metrics[name] = {"value": round(value, 3), "low": round(low, 3), "high": round(high, 3)}
+    low, high = wilson_interval(covered, len(rows))
+    metrics["interval"] = {
+        "level": INTERVAL_LEVEL,
+        "half_width_mmhg": round(half, 2),
+        "coverage": {
+            "value": round(covered / len(rows), 3),
+            "low": round(low, 3),
+            "high": round(high, 3),
+        },
+    }
+    metrics["out_of_distribution_flags"] = {"radiograph": unusual[0], "ecg": unusual[1]}
+    mean_error = float(np.mean(np.abs(measured - measured.mean())))
+    metrics["mean_absolute_error_of_predicting_the_mean"] = round(mean_error, 3)
+    for name, estimate in (
+        ("correlation_with_ecg_of_another_patient", engine.fuse(chest, ecg[swapped])),
+        ("correlation_with_radiograph_of_another_patient", engine.fuse(chest[swapped], ecg)),
+    ):
+        other = agreement(measured, estimate.mean(axis=1).astype(np.float64))
+        metrics[name] = round(other.correlation, 3)
+    return metrics
+
+
+def golden_cases(engine: Engine, examinations: Sequence[Examination], rows: Sequence[int]) -> tuple[GoldenCase, ...]:
+    """The held-out patients of lowest and highest pressure, with the engine's own answers."""
+    ordered = sorted(rows, key=lambda k: examinations[k].mpap_mmhg)
+    cases = []
+    for name, row in (("low", ordered[0]), ("high", ordered[-1])):
+        examination = examinations[row]
+        picture = quantised(examination.picture.astype(np.float32))
+        values = engine.fuse(engine.embed_chest(picture)[None], engine.embed_ecg(examination.lead_images[None]))
+        cases.append(
+            GoldenCase(
+                name=name,
+                picture=picture,
+                lead_images=examination.lead_images,
+                patch_mpap_mmhg=tuple(float(value) for value in values[0]),
+            )
+        )
+    return tuple(cases)
+
+
+def _measured(examinations: Sequence[Examination], rows: Sequence[int]) -> NDArray[np.float64]:
+    return np.array([examinations[k].mpap_mmhg for k in rows], dtype=np.float64)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    array = np.asarray(values)
+    return {
+        "lowest": round(float(array.min()), 1),
+        "highest": round(float(array.max()), 1),
+        "mean": round(float(array.mean()), 2),
+        "sd": round(float(array.std(ddof=1)), 2),
+    }

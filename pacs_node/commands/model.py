@@ -1,0 +1,168 @@
+"""`pulmolink model`: train the demo package on phantoms, show what a package says of itself, verify it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ecg_ingest import RenderStyle
+    from inference.training import Examination
+
+
+@click.group()
+def model() -> None:
+    """Train, show and verify model packages.
+
+    \b
+    Example:
+      pulmolink model verify synthetic-demo
+    """
+
+
+@model.command()
+@click.argument("package")
+@click.option("--json", "as_json", is_flag=True, help="The manifest as JSON.")
+def show(package: str, as_json: bool) -> None:
+    """Show what PACKAGE (a folder, or a shipped package's name) says of itself. Its weights are not opened.
+
+    \b
+    Example:
+      pulmolink model show synthetic-demo
+    """
+    from inference.package import locate, read_manifest
+
+    manifest = read_manifest(package)
+    if as_json:
+        click.echo(manifest.to_bytes().decode(), nl=False)
+        return
+    identity = manifest.identity()
+    click.echo(f"{identity.name} {identity.version} ({identity.kind})   research use only")
+    click.echo(f"digest        {identity.digest}")
+    click.echo(f"architecture  {identity.architecture}")
+    click.echo(f"intended use  {manifest.intended_use}")
+    for item in manifest.exclusions:
+        click.echo(f"not for       {item}")
+    click.echo("")
+    click.echo((locate(package) / "MODEL_CARD.md").read_text(encoding="utf-8"), nl=False)
+
+
+@model.command()
+@click.argument("package")
+def verify(package: str) -> None:
+    """Check every file of PACKAGE against its manifest and reproduce its golden cases.
+
+    \b
+    Example:
+      pulmolink model verify ./my-package
+    """
+    from inference.package import GOLDEN_TOLERANCE_MMHG, locate
+    from inference.predictor import Predictor
+
+    identity = Predictor.load(locate(package)).identity
+    click.echo(
+        f"{identity.name} {identity.version}: every file as written, golden cases within "
+        f"{GOLDEN_TOLERANCE_MMHG} mmHg\ndigest {identity.digest}"
+    )
+
+
+@model.command("train-demo")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write.")
+@click.option("--patients", type=click.IntRange(80, 20_000), default=1000, show_default=True, help="How many phantoms.")
+@click.option("--seed", type=click.IntRange(0, 9_999), default=7, show_default=True, help="Which phantoms.")
+@click.option("--epochs", type=click.IntRange(1, 1000), default=14, show_default=True)
+def train_demo(out: Path, patients: int, seed: int, epochs: int) -> None:
+    """Train the synthetic-demo package on phantom patients and write it to OUT.
+
+    The phantoms go the whole way: DICOM bytes, radiograph and ECG readers (waveforms and both kinds of page),
+    then the network. The same options give the same weights on the same kind of machine.
+
+    \b
+    Example:
+      pulmolink model train-demo --out ./synthetic-demo --patients 1000 --seed 7
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ecg_ingest import RenderStyle
+    from inference.architecture import MICRO, Architecture
+    from inference.manifest import EcgPreprocessing, PackageKind
+    from inference.radiograph import RadiographPreprocessing
+    from inference.release import Description, release
+    from inference.training import Epoch, Recipe, split_by_patient, train
+
+    console = Console(stderr=True)
+    style, radiograph = RenderStyle(), RadiographPreprocessing()
+    ecg = EcgPreprocessing(style=asdict(style))
+    examinations: list[Examination] = []
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("Drawing and reading phantoms", total=patients)
+        for examination in _phantom_examinations(patients, seed, style):
+            examinations.append(examination)
+            bar.advance(task)
+    split = split_by_patient([examination.patient_id for examination in examinations], seed=seed)
+    recipe = Recipe(epochs=epochs, seed=seed)
+    architecture = Architecture(chest_backbone=MICRO)
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("Training", total=epochs)
+
+        def report(epoch: Epoch) -> None:
+            bar.advance(task)
+            bar.console.print(
+                f"epoch {epoch.number}: loss {epoch.loss:.3f}, validation MAE {epoch.validation_mae_mmhg:.2f} mmHg"
+            )
+
+        trained = train(architecture, examinations, split, recipe, radiograph=radiograph, ecg=ecg, progress=report)
+    manifest = release(
+        out,
+        Description(
+            name="synthetic-demo",
+            version="1.0.0",
+            kind=PackageKind.SYNTHETIC_DEMO,
+            intended_use="trying and testing pulmolink with phantom patients; research use only",
+            exclusions=("any examination of a person", "any statement on how the method performs"),
+            data={
+                "source": "phantom patients drawn by pulmolink, no person among them",
+                "command": f"pulmolink model train-demo --patients {patients} --seed {seed} --epochs {epochs}",
+            },
+        ),
+        trained,
+        examinations,
+        split,
+        recipe,
+        architecture=architecture,
+        radiograph=radiograph,
+        ecg=ecg,
+        weights_dtype="float16",
+    )
+    click.echo(f"{manifest.name} {manifest.version} written to {out}")
+    click.echo(json.dumps(manifest.metrics, indent=1))
+
+
+def _phantom_examinations(patients: int, seed: int, style: RenderStyle) -> Iterator[Examination]:
+    """Phantoms through the true readers; a third each with a waveform, a 3x4 page and a 6x2 page."""
+    import numpy as np
+
+    from ecg_ingest import read
+    from inference.phantoms import Scenario, make_patient
+    from inference.radiograph import RadiographPreprocessing, read_radiograph
+    from inference.training import Examination
+
+    preprocessing = RadiographPreprocessing()
+    forms = (Scenario.PAIRED_WAVEFORM, Scenario.PAIRED_PDF_3X4, Scenario.PAIRED_PDF_6X2)
+    for index in range(patients):
+        # CR or DX and the polarity alternate within four: the form changes once in four, to go with neither.
+        patient = make_patient(index, seed, forms[(index // 4) % 3])
+        chest, ecg = patient.objects
+        yield Examination(
+            patient_id=patient.truth.patient_id,
+            picture=read_radiograph(chest.part10, preprocessing).picture.astype(np.float16),
+            lead_images=read(ecg.part10, style=style).pixels,
+            mpap_mmhg=patient.truth.mpap_mmhg,
+        )
