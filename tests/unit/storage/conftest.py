@@ -12,7 +12,12 @@ from storage.database import upgrade
 from storage.objects import ObjectStore
 from storage.store import Store
 
-pytest.register_assert_rewrite("pairing_behaviour", "queue_behaviour", "delivery_behaviour", "upkeep_behaviour")
+pytest.register_assert_rewrite(
+    "tests.unit.storage.pairing_behaviour",
+    "tests.unit.storage.queue_behaviour",
+    "tests.unit.storage.storage_examples",
+    "tests.unit.storage.upkeep_behaviour",
+)
 
 
 @pytest.fixture(scope="session")

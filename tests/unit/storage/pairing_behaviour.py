@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from storage_examples import NOW, RULE, add, add_match, features, instance, report, supersede
 
 from storage.errors import IllegalTransition, RowMissing, StorageConflict
 from storage.records import Disposition, Kind, MatchState, ReportKind
 from storage.store import Store
 from storage.transaction import PatientLock
+from tests.unit.storage.storage_examples import NOW, RULE, add, add_match, features, instance, report, supersede
 
 
 class PairingBehaviour:
@@ -89,8 +89,7 @@ class PairingBehaviour:
 
     def test_a_transaction_that_raises_leaves_nothing(self, store: Store) -> None:
         with pytest.raises(ZeroDivisionError), store.transaction() as tx:
-            tx.add_instance(instance())
-            raise ZeroDivisionError
+            _ = tx.add_instance(instance()) / 0
         assert store.instances() == ()
 
     def test_a_disposition_can_change_with_its_reason(self, store: Store) -> None:

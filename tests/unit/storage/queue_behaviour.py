@@ -6,7 +6,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from storage_examples import (
+
+from storage.errors import RowMissing, StorageConflict
+from storage.records import DeliveryState, MatchState, ReportKind
+from storage.store import Store
+from tests.unit.storage.storage_examples import (
     BOTH,
     MODEL,
     NOW,
@@ -18,10 +22,6 @@ from storage_examples import (
     seconds,
     supersede,
 )
-
-from storage.errors import RowMissing, StorageConflict
-from storage.records import DeliveryState, MatchState, ReportKind
-from storage.store import Store
 
 PAIRED = [MatchState.PAIRED]
 

@@ -1,8 +1,8 @@
 """The store keeps its promises on SQLite."""
 
-from pairing_behaviour import PairingBehaviour
-from queue_behaviour import DeliveryBehaviour, QueueBehaviour
-from upkeep_behaviour import ReadingBehaviour, UpkeepBehaviour
+from tests.unit.storage.pairing_behaviour import PairingBehaviour
+from tests.unit.storage.queue_behaviour import DeliveryBehaviour, QueueBehaviour
+from tests.unit.storage.upkeep_behaviour import ReadingBehaviour, UpkeepBehaviour
 
 
 class TestPairing(PairingBehaviour):

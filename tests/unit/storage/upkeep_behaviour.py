@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from storage_examples import (
+from storage.objects import ObjectStore
+from storage.records import DeliveryState, Disposition, Kind, MatchState, ReportKind
+from storage.store import Store
+from tests.unit.storage.storage_examples import (
     MODEL,
     NOW,
     add,
@@ -18,10 +21,6 @@ from storage_examples import (
     seconds,
     supersede,
 )
-
-from storage.objects import ObjectStore
-from storage.records import DeliveryState, Disposition, Kind, MatchState, ReportKind
-from storage.store import Store
 
 WEEK = timedelta(days=7)
 OLD = NOW - timedelta(days=100)
