@@ -89,6 +89,21 @@ class Deliveries(Connections):
             )
         return settled is not None
 
+    def postpone_delivery(self, delivery_id: int, owner: str, error: str, due_at: datetime) -> bool:
+        """Give a delivery back because nobody answered: the attempt does not count. False: the lease was lost."""
+        with self.writing() as connection:
+            settled = self._settle(
+                connection,
+                delivery_id,
+                owner,
+                DeliveryState.PENDING,
+                last_status=None,
+                last_error=error,
+                due_at=due_at,
+                attempts=deliveries.c.attempts - 1,
+            )
+        return settled is not None
+
     def fail_delivery(self, delivery_id: int, owner: str, status: int | None, error: str) -> bool:
         """Note that the destination refused, or that the attempts are spent. False: the lease was lost."""
         with self.writing() as connection:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select, text, update
 from storage import rows
 from storage.errors import RowMissing
 from storage.records import Disposition, Instance, Kind, Match, MatchState, StoredInstance
-from storage.schema import chest_features, instances, matches
+from storage.schema import chest_features, instances, matches, reports
 from storage.transitions import check_match
 
 
@@ -88,6 +88,11 @@ class Transaction:
         if not found:
             raise RowMissing("instance", instance_id)
         return found[0]
+
+    def is_own_report(self, sop_instance_uid: str) -> bool:
+        """Whether a report of ours has this SOP Instance UID."""
+        own = select(reports.c.report_id).where(reports.c.sop_instance_uid == sop_instance_uid)
+        return self._connection.scalar(own) is not None
 
     def set_disposition(self, instance_id: int, disposition: Disposition, reason: str) -> None:
         """Change what became of an instance, such as an ECG that cannot be read. Raises `RowMissing`."""

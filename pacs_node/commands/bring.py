@@ -39,6 +39,7 @@ def import_(ctx: click.Context, folder: Path, queue_only: bool, as_json: bool) -
     quiet()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     unread: list[FileResult] = []
+    foreign: list[str] = []
     outcomes: Counter[tuple[str, str]] = Counter()
     with opened(ctx) as node, Progress(*columns, console=Console(stderr=True)) as progress:
         receiver = Receiver(node.store, node.objects, node.settings, utc_now)
@@ -46,6 +47,9 @@ def import_(ctx: click.Context, folder: Path, queue_only: bool, as_json: bool) -
         receiving = progress.add_task("receiving", total=len(paths))
         for result in receive_files(paths, receiver, node.settings.limits.object_bytes):
             progress.advance(receiving)
+            if result.foreign:
+                foreign.append(str(result.path))
+                continue
             if not result.kept:
                 unread.append(result)
                 continue
@@ -63,6 +67,7 @@ def import_(ctx: click.Context, folder: Path, queue_only: bool, as_json: bool) -
     summary: dict[str, Any] = {
         "files": len(paths),
         "not_stored": [{"file": str(result.path), "reason": result.reason} for result in unread],
+        "not_dicom": foreign,
         "objects": [
             {"kind": kind, "disposition": disposition, "count": count}
             for (kind, disposition), count in sorted(outcomes.items())
@@ -84,6 +89,8 @@ def _show(summary: dict[str, Any]) -> None:
     for entry in summary["objects"]:
         objects.add_row(entry["kind"], entry["disposition"], str(entry["count"]))
     console.print(objects)
+    if summary["not_dicom"]:
+        console.print(f"{len(summary['not_dicom'])} other files passed over: {', '.join(summary['not_dicom'][:5])}")
     if summary["not_stored"]:
         bad = Table("file", "not stored because", title="files that stay where they are", title_justify="left")
         for entry in summary["not_stored"]:

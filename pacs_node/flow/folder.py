@@ -10,6 +10,8 @@ from pacs_node.flow.part10 import HeaderUnreadable, from_part10
 from pacs_node.flow.receive import SUCCESS, Incoming, Receipt, Receiver
 
 CALLING_AE = "import"
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
+"""A file so named and without a DICM prefix is damaged; any other such file is something else (a list, a note)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +19,9 @@ class FileResult:
     """What became of one file."""
 
     path: Path
-    receipt: Receipt | None  # None: not a DICOM file that can be read
+    receipt: Receipt | None  # None: it was not received
     reason: str  # "" if it takes part
+    foreign: bool = False  # it does not claim to be a DICOM file
 
     @property
     def kept(self) -> bool:
@@ -46,7 +49,11 @@ def receive_files(paths: list[Path], receiver: Receiver, object_bytes: int) -> I
                 reason = f"larger than limits.object_bytes ({size} bytes)"
                 yield FileResult(path=path, receipt=None, reason=reason)
                 continue
-            parts = from_part10(path.read_bytes())
+            content = path.read_bytes()
+            if content[128:132] != b"DICM" and path.suffix.lower() not in DICOM_SUFFIXES:
+                yield FileResult(path=path, receipt=None, reason="not a DICOM file", foreign=True)
+                continue
+            parts = from_part10(content)
         except HeaderUnreadable as error:
             yield FileResult(path=path, receipt=None, reason=str(error))
             continue

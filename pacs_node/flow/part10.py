@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.tag import BaseTag
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 IMPLEMENTATION_CLASS_UID = "2.25.152748396519262487214127482317459213377"
 INFLATED_BYTES = 256 * 2**20
@@ -54,11 +55,11 @@ def to_part10(parts: DataSetBytes) -> bytes:
     """The data set behind a blank preamble and our file meta information; the same input, the same bytes."""
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = parts.sop_class_uid
-    meta.MediaStorageSOPInstanceUID = parts.sop_instance_uid
-    meta.TransferSyntaxUID = parts.transfer_syntax_uid
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-    buffer = io.BytesIO()
+    meta.MediaStorageSOPClassUID = UID(parts.sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(parts.sop_instance_uid)
+    meta.TransferSyntaxUID = UID(parts.transfer_syntax_uid)
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    buffer = DicomBytesIO()
     buffer.write(b"\0" * 128 + b"DICM")
     write_file_meta_info(buffer, meta, enforce_standard=True)
     buffer.write(parts.data)
