@@ -109,9 +109,7 @@ def waveform_leads(dataset: Dataset) -> frozenset[str]:
             rate, samples = number(group, "SamplingFrequency"), number(group, "NumberOfWaveformSamples")
             if is_averaged(group) or not rate or not samples or samples / rate < MINIMUM_STRIP_SECONDS:
                 continue
-            found = (
-                standard_lead(channel_name(item)) for item in sequence(group, "ChannelDefinitionSequence")
-            )
+            found = (standard_lead(channel_name(item)) for item in sequence(group, "ChannelDefinitionSequence"))
             leads.update(lead for lead in found if isinstance(lead, str))
     except PARSER_FAULTS:
         return frozenset()

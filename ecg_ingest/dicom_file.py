@@ -92,9 +92,7 @@ def _inflate_within_limits(data: bytes) -> bytes:
     length = meta.get("FileMetaInformationGroupLength")
     start = _META_START + 12 + int(length) if length is not None else None
     if start is None or start > len(data):
-        raise EcgRefused(
-            RefusalReason.DAMAGED, "the file meta information has no usable length", "send it again"
-        )
+        raise EcgRefused(RefusalReason.DAMAGED, "the file meta information has no usable length", "send it again")
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflater.decompress(data[start:], MAX_INFLATED_BYTES)
     if inflater.unconsumed_tail:

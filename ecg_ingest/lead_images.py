@@ -55,7 +55,7 @@ class RefusalReason(StrEnum):
 
 
 class EcgRefused(Exception):
-    """An ECG that must not be used. `reason` is for programs, `detail` for people; neither names a patient."""
+    """An ECG that must not be used. `reason` is for programs, `detail` for people; neither identifies anyone."""
 
     def __init__(self, reason: RefusalReason, detail: str, hint: str = "") -> None:
         super().__init__(f"{reason.value}: {detail}")

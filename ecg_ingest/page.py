@@ -179,9 +179,7 @@ def _words(page: pypdfium2.PdfPage) -> tuple[list[Word], int]:
     return words, int(np.argmax(turns)) if any(turns) else 0
 
 
-def _strokes(
-    page: pypdfium2.PdfPage, deadline: float, page_area: float
-) -> tuple[list[NDArray[np.float64]], float]:
+def _strokes(page: pypdfium2.PdfPage, deadline: float, page_area: float) -> tuple[list[NDArray[np.float64]], float]:
     """Every line drawn on the page, and how much of it the largest picture covers."""
     finished: list[NDArray[np.float64]] = []
     open_line: list[tuple[float, float]] = []

@@ -175,10 +175,7 @@ def find_pulse(stroke: NDArray[np.float64]) -> Pulse | None:
     """The calibration pulse that this line is, or None: up, level, down, and nothing else."""
     x, y = stroke[:, 0], stroke[:, 1]
     width, height = float(np.ptp(x)), float(np.ptp(y))
-    if (
-        not (2.0 < width / POINTS_PER_MM < 25.0 and 2.0 < height / POINTS_PER_MM < 45.0)
-        or np.diff(x).min() < -0.05
-    ):
+    if not (2.0 < width / POINTS_PER_MM < 25.0 and 2.0 < height / POINTS_PER_MM < 45.0) or np.diff(x).min() < -0.05:
         return None
     steps = np.diff(x)
     middle = (y[:-1] + y[1:]) / 2.0

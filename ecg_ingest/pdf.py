@@ -100,9 +100,7 @@ def _ecg_page(pages: list[_Found]) -> _Found:
                 "send one ECG on one page",
             )
         return sheets[0]
-    if all(
-        not found.page.words and not found.page.strokes and not found.page.picture_share for found in pages
-    ):
+    if all(not found.page.words and not found.page.strokes and not found.page.picture_share for found in pages):
         raise EcgRefused(RefusalReason.EMPTY, "the PDF's pages are blank", "export the ECG again")
     if any(found.page.picture_share > _PICTURE_SHARE for found in pages):
         raise EcgRefused(
@@ -152,9 +150,7 @@ def _recording(sheet: Sheet, scale: Scale) -> Recording:
 def _column_starts(sheet: Sheet, scale: Scale) -> list[float]:
     """When each column begins, in seconds."""
     first = {cell.column: cell.points for cell in reversed(sheet.cells)}
-    seconds = [
-        float(np.ptp(first[column][:, 0])) / scale.points_per_second for column in range(sheet.columns)
-    ]
+    seconds = [float(np.ptp(first[column][:, 0])) / scale.points_per_second for column in range(sheet.columns)]
     for nominal in NOMINAL_SECONDS:
         if all(abs(duration - nominal) < _NOMINAL_TOLERANCE for duration in seconds):
             return [column * nominal for column in range(sheet.columns)]

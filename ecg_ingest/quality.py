@@ -39,14 +39,13 @@ def _of_lead(lead: str, samples: NDArray[np.float64], sampling_hz: float) -> lis
     mains, frequency = mains_amplitude(samples, sampling_hz)
     if mains > MAINS_MILLIVOLTS:
         found.append(QualityFinding(code="mains", lead=lead, detail=f"{mains:.3f} mV at {frequency:g} Hz"))
+        samples = samples - _sine(samples, sampling_hz, frequency)  # or it would be called noise as well
     noise = noise_level(samples, sampling_hz)
     if noise > NOISE_MILLIVOLTS:
         found.append(QualityFinding(code="noisy", lead=lead, detail=f"noise of {noise:.3f} mV"))
     wander = baseline_range(samples, sampling_hz)
     if wander > WANDER_MILLIVOLTS:
-        found.append(
-            QualityFinding(code="wander", lead=lead, detail=f"the baseline moves by {wander:.2f} mV")
-        )
+        found.append(QualityFinding(code="wander", lead=lead, detail=f"the baseline moves by {wander:.2f} mV"))
     return found
 
 
@@ -77,6 +76,15 @@ def mains_amplitude(samples: NDArray[np.float64], sampling_hz: float) -> tuple[f
         if amplitude > best[0]:
             best = (amplitude, frequency)
     return best
+
+
+def _sine(samples: NDArray[np.float64], sampling_hz: float, frequency: float) -> NDArray[np.float64]:
+    """The steady sine of this frequency that fits the samples best."""
+    phase = 2.0 * math.pi * frequency * np.arange(samples.size) / sampling_hz
+    centred = samples - np.mean(samples)
+    sine, cosine = np.sin(phase), np.cos(phase)
+    fitted: NDArray[np.float64] = 2.0 * (np.mean(centred * sine) * sine + np.mean(centred * cosine) * cosine)
+    return fitted
 
 
 def baseline_range(samples: NDArray[np.float64], sampling_hz: float) -> float:

@@ -65,9 +65,7 @@ def read(data: bytes, *, style: RenderStyle) -> LeadImages:
             f"the file breaks off or contradicts itself ({type(error).__name__})",
             "send it again from the recorder; if it is refused again, its export is faulty",
         ) from error
-    kind = next(
-        (name for magic, name in _PICTURES.items() if data.startswith(magic)), "neither DICOM nor PDF"
-    )
+    kind = next((name for magic, name in _PICTURES.items() if data.startswith(magic)), "neither DICOM nor PDF")
     raise EcgRefused(
         RefusalReason.UNSUPPORTED_FORM,
         f"the file is {kind}",

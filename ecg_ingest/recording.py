@@ -28,11 +28,7 @@ class Recording:
     findings: tuple[QualityFinding, ...]
 
     def __post_init__(self) -> None:
-        if (
-            self.signals_mv.ndim != 2
-            or self.signals_mv.shape[0] != len(LEADS)
-            or len(self.clocks) != len(LEADS)
-        ):
+        if self.signals_mv.ndim != 2 or self.signals_mv.shape[0] != len(LEADS) or len(self.clocks) != len(LEADS):
             raise ValueError("a recording has twelve rows and twelve clocks")
 
     @property
@@ -48,9 +44,7 @@ class Recording:
     @property
     def missing(self) -> tuple[str, ...]:
         """Leads without a single sample."""
-        return tuple(
-            lead for lead, row in zip(LEADS, self.signals_mv, strict=True) if not np.isfinite(row).any()
-        )
+        return tuple(lead for lead, row in zip(LEADS, self.signals_mv, strict=True) if not np.isfinite(row).any())
 
 
 def longest_run(samples: NDArray[np.float64]) -> tuple[int, int]:

@@ -64,9 +64,7 @@ def render(recording: Recording, style: RenderStyle) -> tuple[NDArray[np.uint8],
     findings: list[QualityFinding] = []
     for row, lead in enumerate(LEADS):
         samples = recording.signals_mv[row]
-        window = choose_window(
-            samples, recording.sampling_hz, style.window_start(lead), style.seconds_per_lead
-        )
+        window = choose_window(samples, recording.sampling_hz, style.window_start(lead), style.seconds_per_lead)
         if window.moved:
             findings.append(
                 QualityFinding(
@@ -90,18 +88,14 @@ def render(recording: Recording, style: RenderStyle) -> tuple[NDArray[np.uint8],
         outside = float(np.mean((top > half) | (bottom < -half)))
         if outside > CLIPPED_SHARE:
             findings.append(
-                QualityFinding(
-                    code="clipped", lead=lead, detail=f"leaves the picture in {outside:.1%} of its width"
-                )
+                QualityFinding(code="clipped", lead=lead, detail=f"leaves the picture in {outside:.1%} of its width")
             )
         coverage = _trace(top, bottom, style.millivolts_full_height)[:, :, None]
         pixels[row] = np.floor(paper * (1.0 - coverage) + np.array(INK) * coverage + 0.5).astype(np.uint8)
     return pixels, tuple(findings)
 
 
-def choose_window(
-    samples: NDArray[np.float64], sampling_hz: float, wanted_start: float, seconds: float
-) -> Window:
+def choose_window(samples: NDArray[np.float64], sampling_hz: float, wanted_start: float, seconds: float) -> Window:
     """Which samples a picture shows: the seconds asked for, else the nearest whole window in time.
 
     Nearest counts from the start asked for; of two equally near the earlier is taken.
@@ -114,9 +108,7 @@ def choose_window(
         if start - slack <= wanted and wanted + length <= end + slack and end - start >= length - slack:
             return Window(start=wanted, end=wanted + length, moved=False)
     candidates = [
-        min(max(wanted, start), max(start, end - length))
-        for start, end in finite
-        if end - start >= length - slack
+        min(max(wanted, start), max(start, end - length)) for start, end in finite if end - start >= length - slack
     ]
     if not candidates:
         raise ValueError("no stretch of this lead is as long as the picture")
@@ -208,7 +200,5 @@ def _lines(size: int, period: float, origin: float) -> NDArray[np.float64]:
     for number in range(math.ceil(-origin / period) - 1, math.floor((size - origin) / period) + 2):
         left = origin + number * period - 0.5
         pixels = np.arange(size, dtype=np.float64)
-        cover = np.maximum(
-            cover, np.clip(np.minimum(left + 1.0, pixels + 1.0) - np.maximum(left, pixels), 0.0, 1.0)
-        )
+        cover = np.maximum(cover, np.clip(np.minimum(left + 1.0, pixels + 1.0) - np.maximum(left, pixels), 0.0, 1.0))
     return cover

@@ -87,9 +87,7 @@ def decode(data: bytes, encoding: Encoding) -> NDArray[np.float64]:
     return np.where(padded, np.nan, values)
 
 
-def _padding(
-    raw: NDArray[np.generic], declared: bytes | None, dtype: np.dtype[np.generic]
-) -> NDArray[np.bool_]:
+def _padding(raw: NDArray[np.generic], declared: bytes | None, dtype: np.dtype[np.generic]) -> NDArray[np.bool_]:
     """Which samples stand for "nothing was recorded".
 
     A declared value at either end of the range marks every occurrence. One inside the range (recorders

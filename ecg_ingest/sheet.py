@@ -202,9 +202,7 @@ def _baseline(trace: NDArray[np.float64]) -> float:
     return float(np.median(trace[:, 1]))
 
 
-def _rows(
-    traces: Sequence[NDArray[np.float64]], label_heights: Sequence[float]
-) -> list[list[NDArray[np.float64]]]:
+def _rows(traces: Sequence[NDArray[np.float64]], label_heights: Sequence[float]) -> list[list[NDArray[np.float64]]]:
     """Traces by baseline from the top; the first belong to the labels' rows, the rest are rhythm strips."""
     spacing = float(np.min(-np.diff(label_heights)))
     ordered = sorted(traces, key=_baseline, reverse=True)
@@ -265,10 +263,7 @@ def _columns(labels: Sequence[Label], traces: Sequence[NDArray[np.float64]]) -> 
                 f"the traces near {label.lead} overlap from left to right",
                 "export the ECG as 3x4, 6x2 or 12x1",
             )
-        if (
-            not trace[0, 0] - _LABEL_BEFORE < label.centre < trace[-1, 0]
-            or label.right < before - _LABEL_BEFORE
-        ):
+        if not trace[0, 0] - _LABEL_BEFORE < label.centre < trace[-1, 0] or label.right < before - _LABEL_BEFORE:
             raise EcgRefused(
                 RefusalReason.LAYOUT_UNKNOWN,
                 f"the label {label.lead} does not stand at its trace",

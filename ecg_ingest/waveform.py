@@ -96,13 +96,9 @@ def read_waveform(dataset: Dataset, *, big_endian: bool) -> Recording:
     if not groups:
         raise EcgRefused(RefusalReason.EMPTY, "the waveform object holds no multiplex group", "send it again")
     if len(groups) > MAX_GROUPS:
-        raise EcgRefused(
-            RefusalReason.TOO_LARGE, f"{len(groups)} multiplex groups; at most {MAX_GROUPS} are read"
-        )
+        raise EcgRefused(RefusalReason.TOO_LARGE, f"{len(groups)} multiplex groups; at most {MAX_GROUPS} are read")
     headers = _usable_headers(groups)
-    alone = [
-        header for header in headers if header.seconds >= CONTINUOUS_SECONDS and can_complete(header.leads)
-    ]
+    alone = [header for header in headers if header.seconds >= CONTINUOUS_SECONDS and can_complete(header.leads)]
     if alone:
         best = max(alone, key=lambda header: (len(header.leads), header.seconds))
         return _lay_out([_decode_group(best, big_endian)])
@@ -111,7 +107,8 @@ def read_waveform(dataset: Dataset, *, big_endian: bool) -> Recording:
 
 def _usable_headers(groups: list[Dataset]) -> list[_Header]:
     """The groups that are part of the recording and carry standard leads."""
-    usable, averaged, short, plain_vr = [], 0, 0, False
+    usable: list[_Header] = []
+    averaged = short = 0
     for item in groups:
         if is_averaged(item):
             averaged += 1
@@ -119,7 +116,6 @@ def _usable_headers(groups: list[Dataset]) -> list[_Header]:
         definitions = sequence(item, "ChannelDefinitionSequence")
         meant = [standard_lead(channel_name(definition)) for definition in definitions]
         leads = frozenset(lead for lead in meant if isinstance(lead, str))
-        plain_vr |= NotALead.NOT_AUGMENTED in meant
         if definitions and not leads:
             continue
         sampling_hz, samples = _sampling(item)
@@ -132,14 +128,14 @@ def _usable_headers(groups: list[Dataset]) -> list[_Header]:
                 "a multiplex group does not say which channel is which lead",
                 "the recorder must write the Channel Definition Sequence",
             )
-        usable.append(_Header(item=item, sampling_hz=sampling_hz, samples=samples, leads=leads))
-    if usable:
-        if plain_vr and not any(header.leads & {"aVR", "aVL", "aVF"} for header in usable):
+        if NotALead.NOT_AUGMENTED in meant and not leads.issuperset({"aVR", "aVL", "aVF"}):
             raise EcgRefused(
                 RefusalReason.LEADS_AMBIGUOUS,
-                "the limb leads are VR, VL, VF without augmentation",
+                "limb leads are VR, VL or VF without augmentation",
                 "have the recorder send aVR, aVL and aVF",
             )
+        usable.append(_Header(item=item, sampling_hz=sampling_hz, samples=samples, leads=leads))
+    if usable:
         return usable
     if short:
         raise EcgRefused(
@@ -194,9 +190,7 @@ def _decode_group(header: _Header, big_endian: bool) -> Group:
         )
     data = item.get("WaveformData")
     if not isinstance(data, bytes) or not data:
-        raise EcgRefused(
-            RefusalReason.EMPTY, "a multiplex group holds no waveform data", "send the object again"
-        )
+        raise EcgRefused(RefusalReason.EMPTY, "a multiplex group holds no waveform data", "send the object again")
     raw = decode(
         data,
         Encoding(
@@ -324,9 +318,7 @@ def _lay_out(groups: list[Group]) -> Recording:
             f"the groups lie {max(starts):.0f} s apart",
             "they are not parts of one 12-lead ECG",
         )
-    length = max(
-        math.ceil((start + group.seconds) * rate) for start, group in zip(starts, groups, strict=True)
-    )
+    length = max(math.ceil((start + group.seconds) * rate) for start, group in zip(starts, groups, strict=True))
     signals = np.full((len(LEADS), length), np.nan)
     clocks = list(range(len(LEADS)))
     for order, index in enumerate(sorted(range(len(groups)), key=lambda index: -groups[index].seconds)):
@@ -341,13 +333,9 @@ def _lay_out(groups: list[Group]) -> Recording:
     findings: tuple[QualityFinding, ...] = ()
     if not timed and len(groups) > 1:
         findings = (
-            QualityFinding(
-                code="times_unknown", lead="", detail="the groups do not say how they follow one another"
-            ),
+            QualityFinding(code="times_unknown", lead="", detail="the groups do not say how they follow one another"),
         )
-    return Recording(
-        signals_mv=signals, sampling_hz=rate, clocks=tuple(clocks), derived_leads=(), findings=findings
-    )
+    return Recording(signals_mv=signals, sampling_hz=rate, clocks=tuple(clocks), derived_leads=(), findings=findings)
 
 
 def _placed(
@@ -364,9 +352,7 @@ def _placed(
     return np.interp(times, own, values, left=np.nan, right=np.nan)
 
 
-def _confirm_same(
-    lead: str, kept: NDArray[np.float64], other: NDArray[np.float64], *, comparable: bool
-) -> None:
+def _confirm_same(lead: str, kept: NDArray[np.float64], other: NDArray[np.float64], *, comparable: bool) -> None:
     """Refuse when a lead occurs in two groups that contradict each other where they overlap."""
     both = np.isfinite(kept) & np.isfinite(other)
     if not comparable or not both.any():
