@@ -90,7 +90,7 @@ def smooth_lines(
     draw = ImageDraw.Draw(mask)
     for line in lines:
         points = [(x * fine, y * fine) for x, y in line]
-        draw.line(points, fill=255, width=max(1, round(width_px * fine)), joint="curve")
+        draw.line(points, fill=255, width=max(1, round(width_px * fine)))
     return np.asarray(mask.reduce(fine))
 
 

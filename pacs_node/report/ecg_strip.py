@@ -32,17 +32,15 @@ def ecg_strip(leads: LeadImages) -> NDArray[np.uint8]:
 
     Where the signals are known they are drawn again, sharp; otherwise the lead images are shown as they are.
     """
-    paper = _paper()
+    paper = _labelled(_paper())  # labels under the traces: a tall wave may cross one, and must not lose a part
     if leads.signals_mv.size and np.isfinite(leads.signals_mv).any() and leads.sampling_hz > 0:
         lines = _pulses()
         for index in range(len(LEADS)):
             lines += _trace(leads, index)
         paper = blended(paper, _INK, smooth_lines((WIDTH, HEIGHT), lines, 1.7))
-        caption = "25 mm/s   10 mm/mV   baselines centred"
-    else:
-        _place_images(paper, leads)
-        caption = "lead images as the network saw them"
-    return _labelled(paper, caption)
+        return _captioned(paper, "25 mm/s   10 mm/mV   baselines centred")
+    _place_images(paper, leads)
+    return _captioned(paper, "lead images as the network saw them")
 
 
 def _paper() -> NDArray[np.uint8]:
@@ -106,16 +104,16 @@ def _pulses() -> list[list[tuple[float, float]]]:
 
 
 def _place_images(paper: NDArray[np.uint8], leads: LeadImages) -> None:
-    width, height = round(SECONDS_PER_LEAD * MM_PER_SECOND * PIXELS_PER_MM) - 8, 17 * PIXELS_PER_MM
+    width, height = round(SECONDS_PER_LEAD * MM_PER_SECOND * PIXELS_PER_MM) - 8, 15 * PIXELS_PER_MM
     for index in range(len(LEADS)):
         start_mm, baseline_mm = _cell(index)
         left, middle = round(start_mm * PIXELS_PER_MM), round(baseline_mm * PIXELS_PER_MM)
-        top = middle - height // 2
+        top = middle - height // 2 + 8
         image = Image.fromarray(leads.pixels[index]).resize((width, height), Image.Resampling.LANCZOS)
         paper[top : top + height, left : left + width] = np.asarray(image)
 
 
-def _labelled(paper: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
+def _labelled(paper: NDArray[np.uint8]) -> NDArray[np.uint8]:
     strip = Image.fromarray(paper)
     draw = ImageDraw.Draw(strip)
     for index, lead in enumerate(LEADS):
@@ -124,13 +122,17 @@ def _labelled(paper: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
         _on_paper(draw, (x + 6, y), lead, 21, bold=True)
         if index >= 3:  # the short stroke that parts two leads on paper
             middle = round(baseline_mm * PIXELS_PER_MM)
-            draw.line([(x, middle - 18), (x, middle + 18)], fill=_INK, width=2)
+            draw.line([(x, middle - 9), (x, middle + 9)], fill=_INK, width=2)
+    return np.array(strip)
+
+
+def _captioned(paper: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
+    strip = Image.fromarray(paper)
+    draw = ImageDraw.Draw(strip)
     face = font(17)
     _on_paper(draw, (WIDTH - 10 - round(face.getlength(caption)), HEIGHT - 27), caption, 17)
     return np.asarray(strip)
 
 
-def _on_paper(
-    draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, *, bold: bool = False
-) -> None:
+def _on_paper(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, *, bold: bool = False) -> None:
     draw.text(at, text, fill=_INK, font=font(size, bold=bold), stroke_width=3, stroke_fill=_PAPER)

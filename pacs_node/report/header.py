@@ -194,9 +194,7 @@ def _orientation(dataset: Dataset) -> tuple[str, str] | None:
 
 def _spacing(dataset: Dataset) -> tuple[float, float] | None:
     try:
-        between_rows, between_columns = (
-            float(part) for part in _text(dataset, "ImagerPixelSpacing").split("\\")
-        )
+        between_rows, between_columns = (float(part) for part in _text(dataset, "ImagerPixelSpacing").split("\\"))
     except ValueError:
         return None
     return (between_rows, between_columns) if between_rows > 0 and between_columns > 0 else None

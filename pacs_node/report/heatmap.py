@@ -19,9 +19,7 @@ PATCH_CENTRES = tuple(offset + 112 for offset in PATCH_OFFSETS)
 """Middle of each patch along one side of the network's 512 pixel picture."""
 
 
-def tinted(
-    grey: NDArray[np.uint8], geometry: Geometry, patch_mpap_mmhg: tuple[float, ...]
-) -> NDArray[np.uint8]:
+def tinted(grey: NDArray[np.uint8], geometry: Geometry, patch_mpap_mmhg: tuple[float, ...]) -> NDArray[np.uint8]:
     """The radiograph as RGB with the map laid over the part that the network saw.
 
     Parameters
@@ -63,9 +61,7 @@ def _network_position(pixels: int, source_pixels: int, start: float, scale: floa
     return np.asarray((source - start) / scale, dtype=np.float32)
 
 
-def _smooth(
-    values: NDArray[np.float32], y: NDArray[np.float32], x: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _smooth(values: NDArray[np.float32], y: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
     """`values` [3, 3] over the grid y, x: exact at patch centres, no overshoot, level beyond them."""
     return np.asarray(_weights(y) @ values @ _weights(x).T, dtype=np.float32)
 

@@ -28,9 +28,7 @@ def image_library(radiograph: Header) -> ContainerContentItem:
     library = ContainerContentItem(
         name=codes.IMAGE_LIBRARY, relationship_type=RelationshipTypeValues.CONTAINS, template_id="1600"
     )
-    group = ContainerContentItem(
-        name=codes.IMAGE_LIBRARY_GROUP, relationship_type=RelationshipTypeValues.CONTAINS
-    )
+    group = ContainerContentItem(name=codes.IMAGE_LIBRARY_GROUP, relationship_type=RelationshipTypeValues.CONTAINS)
     image = ImageContentItem(
         name=codes.SOURCE,
         referenced_sop_class_uid=radiograph.sop_class_uid,
@@ -73,9 +71,7 @@ def _code(name: Code, value: Code) -> CodeContentItem:
 
 
 def _number(name: Code, value: float, unit: Code) -> NumContentItem:
-    item = NumContentItem(
-        name=name, value=value, unit=unit, relationship_type=RelationshipTypeValues.HAS_ACQ_CONTEXT
-    )
+    item = NumContentItem(name=name, value=value, unit=unit, relationship_type=RelationshipTypeValues.HAS_ACQ_CONTEXT)
     if isinstance(value, int):  # highdicom writes a count of pixels as "1955.0"
         item.MeasuredValueSequence[0].NumericValue = DS(str(value))
     return item

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from functools import cached_property
 from zoneinfo import ZoneInfo
 
@@ -98,13 +98,24 @@ class ReportInputs:
         Timezone Offset From UTC governs every date and time of an object, the copied Study Time among them:
         so the radiograph's offset stands, and the site's zone only where the radiograph states none.
         """
-        offset = self.radiograph_header.timezone_offset
+        return self.created_at.astimezone(self._zone(self.radiograph_header))
+
+    @property
+    def radiograph_local(self) -> datetime:
+        """`radiograph_at` as the clock of its own room showed it: noon stays noon, on the day it was."""
+        return self.radiograph_at.astimezone(self._zone(self.radiograph_header))
+
+    @property
+    def ecg_local(self) -> datetime:
+        """`ecg_at` as the clock of its own room showed it."""
+        return self.ecg_at.astimezone(self._zone(self.ecg_header))
+
+    def _zone(self, header: Header) -> tzinfo:
+        offset = header.timezone_offset
         if not offset:
-            return self.created_at.astimezone(ZoneInfo(self.site_timezone))
+            return ZoneInfo(self.site_timezone)
         minutes = int(offset[1:3]) * 60 + int(offset[3:5])
-        return self.created_at.astimezone(
-            timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
-        )
+        return timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
 
     @property
     def is_synthetic_demo(self) -> bool:

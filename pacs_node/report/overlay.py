@@ -139,9 +139,7 @@ def _mark_strip(pixels: NDArray[np.uint8]) -> None:
 
 
 @lru_cache(maxsize=4)
-def _watermark(
-    width: int, height: int, size_px: int, degrees: float
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _watermark(width: int, height: int, size_px: int, degrees: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Coverage [height, width] of the turned warning's letters and of their edges."""
     face = font(size_px, bold=True)
     layers = []

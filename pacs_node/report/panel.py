@@ -52,6 +52,9 @@ def _draw_gauge(draw: ImageDraw.ImageDraw, inputs: ReportInputs, top: int) -> in
     draw.rectangle((_LEFT, track, _RIGHT, bottom), fill=canvas.TRACK)
     low, high = _gauge_x(prediction.interval_low_mmhg), _gauge_x(prediction.interval_high_mmhg)
     draw.rectangle((low, track, max(high, low + 2), bottom), fill=canvas.INTERVAL)
+    if prediction.interval_high_mmhg > _GAUGE_MMHG[1]:  # an arrowhead: it goes on
+        middle = (track + bottom) // 2
+        draw.polygon([(_RIGHT - 16, track + 5), (_RIGHT - 3, middle), (_RIGHT - 16, bottom - 5)], fill=canvas.WHITE)
     face = font(19)
     for mmhg, label in ((20.0, ">20"), (25.0, "\u226525")):
         x = _gauge_x(mmhg)
@@ -87,9 +90,7 @@ def _draw_probabilities(draw: ImageDraw.ImageDraw, inputs: ReportInputs, top: in
         bar = (_LEFT + 392, top + 8, _RIGHT, top + 28)
         draw.rectangle(bar, fill=canvas.TRACK)
         if share > 0:
-            draw.rectangle(
-                (bar[0], bar[1], bar[0] + round(share * (bar[2] - bar[0])), bar[3]), fill=canvas.INTERVAL
-            )
+            draw.rectangle((bar[0], bar[1], bar[0] + round(share * (bar[2] - bar[0])), bar[3]), fill=canvas.INTERVAL)
         top += 42
     return top
 
@@ -105,11 +106,10 @@ def _percent(share: float) -> str:
 
 def _draw_facts(draw: ImageDraw.ImageDraw, inputs: ReportInputs, top: int) -> int:
     model = inputs.prediction.model
-    zone = inputs.written_at.tzinfo
     draw.line([(_LEFT, top), (_RIGHT, top)], fill=canvas.LINE, width=2)
     facts = [
-        ("Radiograph", _when(inputs.radiograph_at.astimezone(zone), inputs.radiograph_date_only)),
-        ("ECG", _when(inputs.ecg_at.astimezone(zone), inputs.ecg_date_only)),
+        ("Radiograph", _when(inputs.radiograph_local, inputs.radiograph_date_only)),
+        ("ECG", _when(inputs.ecg_local, inputs.ecg_date_only)),
         ("Gap", _gap(inputs)),
         ("Model", f"{model.name} {model.version}"),
         ("", f"{model.kind}, sha256 {model.digest[:12]}"),
@@ -130,7 +130,7 @@ def _when(at: datetime, date_only: bool) -> str:
 
 def _gap(inputs: ReportInputs) -> str:
     if inputs.gap_seconds < 60:
-        return "none"
+        return "less than a minute"
     order = "after" if inputs.ecg_at > inputs.radiograph_at else "before"
     hours = inputs.gap_seconds / 3600
     length = f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
@@ -184,6 +184,4 @@ def _draw_scale(draw: ImageDraw.ImageDraw) -> None:
         text = ends.get(float(mmhg), str(mmhg))
         width = round(face.getlength(text))
         draw.line([(x, bottom), (x, bottom + 5)], fill=canvas.SOFT, width=2)
-        draw.text(
-            (min(max(x - width // 2, left), right - width), bottom + 8), text, fill=canvas.SOFT, font=face
-        )
+        draw.text((min(max(x - width // 2, left), right - width), bottom + 8), text, fill=canvas.SOFT, font=face)

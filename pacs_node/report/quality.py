@@ -33,9 +33,7 @@ def input_qualities(inputs: ReportInputs) -> tuple[InputQuality, InputQuality]:
         notes["ecg"].append(f"{found.code}{where}: {found.detail}")
         lowered.add("ecg")
     radiograph, ecg = (
-        InputQuality(
-            subject=subject, meets_standard=subject not in lowered, notes=tuple(dict.fromkeys(notes[subject]))
-        )
+        InputQuality(subject=subject, meets_standard=subject not in lowered, notes=tuple(dict.fromkeys(notes[subject])))
         for subject in ("radiograph", "ecg")
     )
     return radiograph, ecg

@@ -264,15 +264,11 @@ def _parameters(inputs: ReportInputs) -> list[str]:
 
 
 def _limit(name: Code, mmhg: float) -> Measurement:
-    return Measurement(
-        name=name, value=round(mmhg, 1), unit=codes.MILLIMETRE_OF_MERCURY, derivation=codes.CALCULATED
-    )
+    return Measurement(name=name, value=round(mmhg, 1), unit=codes.MILLIMETRE_OF_MERCURY, derivation=codes.CALCULATED)
 
 
 def _percent(name: Code, share: float) -> Measurement:
-    return Measurement(
-        name=name, value=round(share * 100, 1), unit=codes.PERCENT, derivation=codes.CALCULATED
-    )
+    return Measurement(name=name, value=round(share * 100, 1), unit=codes.PERCENT, derivation=codes.CALCULATED)
 
 
 def _quality(inputs: ReportInputs, quality: InputQuality) -> QualitativeEvaluation:
@@ -317,10 +313,9 @@ def _warnings(inputs: ReportInputs) -> list[str]:
 
 
 def _explanations(inputs: ReportInputs) -> list[str]:
-    zone = inputs.written_at.tzinfo
     return [
-        "Radiograph of " + _when(inputs.radiograph_at.astimezone(zone), inputs.radiograph_date_only),
-        "ECG of " + _when(inputs.ecg_at.astimezone(zone), inputs.ecg_date_only),
+        "Radiograph of " + _when(inputs.radiograph_local, inputs.radiograph_date_only),
+        "ECG of " + _when(inputs.ecg_local, inputs.ecg_date_only),
         "The estimate is the mean of the nine patches below. The "
         f"{inputs.prediction.interval_level * 100:g} % prediction interval, not the estimate alone, "
         "is the answer",

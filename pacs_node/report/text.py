@@ -57,9 +57,7 @@ def _heading(document: Dataset) -> Iterator[str]:
     yield "=" * len(title)
     offset = document.get("TimezoneOffsetFromUTC", "")
     date, time = str(document.ContentDate), str(document.ContentTime)
-    yield _row(
-        "made", f"{date[:4]}-{date[4:6]}-{date[6:8]} {time[:2]}:{time[2:4]}:{time[4:6]} {offset}".strip()
-    )
+    yield _row("made", f"{date[:4]}-{date[4:6]}-{date[6:8]} {time[:2]}:{time[2:4]}:{time[4:6]} {offset}".strip())
     yield _row("series", str(document.get("SeriesDescription", "")))
     yield _row(
         "status",
@@ -95,9 +93,7 @@ def _measurements(container: Dataset) -> Iterator[str]:
         yield ""
         for item in group.ContentSequence:
             yield from _item(item, indent=0)
-            algorithm += [
-                _value(part) for part in item.get("ContentSequence", ()) if _code(part) in _ALGORITHM
-            ]
+            algorithm += [_value(part) for part in item.get("ContentSequence", ()) if _code(part) in _ALGORITHM]
     if patches:
         yield ""
         yield "Estimates of the nine patches of the radiograph, as they lie on it, in mmHg"

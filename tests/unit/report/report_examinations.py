@@ -45,9 +45,7 @@ def _ecg() -> tuple[Dataset, np.ndarray]:
     ecg = pydicom.dcmread(str(get_testdata_file("waveform_ecg.dcm", download=False)))
     group = ecg.WaveformSequence[0]
     samples = ecg.waveform_array(0).T / 1000
-    names = [
-        channel.ChannelSourceSequence[0].CodeMeaning.split()[1] for channel in group.ChannelDefinitionSequence
-    ]
+    names = [channel.ChannelSourceSequence[0].CodeMeaning.split()[1] for channel in group.ChannelDefinitionSequence]
     wanted = [next(i for i, name in enumerate(names) if name.lower() == lead.lower()) for lead in LEADS]
     for item in ecg.WaveformSequence:
         del item.WaveformData
