@@ -7,6 +7,7 @@ reason from a closed set. Says whether pixels can be used, never whose they are.
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
 
 from inference import codestream
@@ -31,6 +32,23 @@ MAXIMUM_BYTES = 512 << 20  # of a file, and of a deflated data set once inflated
 MAXIMUM_SIDE = 16_384  # pixels; a 43 cm detector at 0.05 mm has 8,600
 MAXIMUM_PIXELS = 96_000_000
 MINIMUM_SIDE = 256  # pixels; below this there is less to see than in a patch
+
+
+_PYDICOM_FAULTS = (
+    ArithmeticError,
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What pydicom and its decoders, four libraries with errors of their own, raise on damaged input."""
 
 
 class UnusableReason(StrEnum):
@@ -139,11 +157,17 @@ def read_radiograph(dicom: bytes, preprocessing: RadiographPreprocessing) -> Rad
     # Third-party decoders warn of details (odd VRs, padding) that the checks below decide about.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = _parse(dicom)
-        _check_header(dataset)
-        stored = _decode(dataset)
-        findings: list[Finding] = []
-        values, padding = _values(dataset, stored, preprocessing, findings)
+        try:
+            dataset = _parse(dicom)
+            _check_header(dataset)
+            stored = _decode(dataset)
+            findings: list[Finding] = []
+            values, padding = _values(dataset, stored, preprocessing, findings)
+        except _PYDICOM_FAULTS as error:
+            # pydicom converts a value when it is first looked at: a damaged one can fail on any line above.
+            raise RadiographUnusable(
+                UnusableReason.UNDECODABLE, f"an attribute is malformed ({type(error).__name__})"
+            ) from error
     low, high = _limits(values, padding, preprocessing)
     shown = np.clip((values - low) / (high - low), 0.0, 1.0).astype(np.float32)
     if padding is not None:
@@ -183,8 +207,7 @@ def _parse(dicom: bytes) -> Dataset:
         raise RadiographUnusable(UnusableReason.TRUNCATED, "the file ends inside an element") from error
     except RecursionError as error:
         raise RadiographUnusable(UnusableReason.UNDECODABLE, "sequences are nested too deeply") from error
-    # pydicom raises many kinds on damaged headers; every one of them means the same here.
-    except (ValueError, KeyError, TypeError, AttributeError, NotImplementedError, OSError) as error:
+    except _PYDICOM_FAULTS as error:
         raise RadiographUnusable(
             UnusableReason.UNDECODABLE, f"the header cannot be parsed ({type(error).__name__})"
         ) from error
@@ -251,18 +274,7 @@ def _decode(dataset: Dataset) -> NDArray[Any]:
         stored = dataset.pixel_array
     except MemoryError as error:
         raise RadiographUnusable(UnusableReason.TOO_LARGE, "the picture does not fit into memory") from error
-    # Decoders are plugins in four libraries, each with errors of its own.
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        NotImplementedError,
-        OSError,
-        IndexError,
-        EOFError,
-    ) as error:
+    except _PYDICOM_FAULTS as error:
         raise RadiographUnusable(
             UnusableReason.UNDECODABLE,
             f"{syntax.name}: the picture cannot be decoded ({type(error).__name__})",
@@ -282,7 +294,7 @@ def _values(
     padding = _padding(dataset, stored)
     try:
         modality = apply_modality_lut(stored, dataset)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, NotImplementedError) as error:
+    except _PYDICOM_FAULTS as error:
         raise RadiographUnusable(UnusableReason.UNDECODABLE, "the modality LUT is malformed") from error
     values = np.asarray(modality, dtype=np.float32)
     if not np.isfinite(values).all():
@@ -331,7 +343,7 @@ def _voi(
             shown = np.asarray(apply_windowing(modality, dataset, index=0), dtype=np.float32)
         else:
             return values
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, NotImplementedError):
+    except _PYDICOM_FAULTS:
         findings.append(_finding("window_ignored", "the stored window or VOI LUT is malformed"))
         return values
     inside = shown if padding is None else shown[~padding]
