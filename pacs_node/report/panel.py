@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import zip_longest
 from typing import Final
 
 from PIL import ImageDraw
@@ -142,20 +143,27 @@ def _draw_notes(draw: ImageDraw.ImageDraw, inputs: ReportInputs, top: int) -> No
     face = font(20)
     lines: list[tuple[str, Colour]] = []
     hidden = 0
-    for quality, name in zip(input_qualities(inputs), ("Radiograph", "ECG"), strict=True):
-        colour = canvas.SOFT if quality.meets_standard else canvas.AMBER
-        for note in quality.notes:
-            wraps = wrapped(f"{name}: {note.replace('_', ' ')}", _RIGHT - _LEFT, face)
-            if len(lines) + len(wraps) > _MOST_NOTE_LINES:
-                hidden += 1
-                continue
-            lines += [(line, colour) for line in wraps]
+    for note, colour in _notes(inputs):
+        wraps = wrapped(note, _RIGHT - _LEFT, face)
+        if len(lines) + len(wraps) > _MOST_NOTE_LINES:
+            hidden += 1
+            continue
+        lines += [(line, colour) for line in wraps]
     if hidden:
         lines.append((f"and {hidden} more in the report", canvas.SOFT))
     if lines:
         draw.line([(_LEFT, top), (_RIGHT, top)], fill=canvas.LINE, width=2)
     for number, (line, colour) in enumerate(lines):
         draw.text((_LEFT, top + 14 + number * 28), line, fill=colour, font=face)
+
+
+def _notes(inputs: ReportInputs) -> list[tuple[str, Colour]]:
+    """The notes on both inputs, each with its colour; in turn, so that neither crowds out the other."""
+    told = []
+    for quality, name in zip(input_qualities(inputs), ("Radiograph", "ECG"), strict=True):
+        colour = canvas.SOFT if quality.meets_standard else canvas.AMBER
+        told.append([(f"{name}: {note.replace('_', ' ')}", colour) for note in quality.notes])
+    return [note for pair in zip_longest(*told) for note in pair if note is not None]
 
 
 def _draw_demo_warning(draw: ImageDraw.ImageDraw) -> None:

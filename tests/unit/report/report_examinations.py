@@ -14,6 +14,9 @@ import pydicom
 from PIL import Image
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import EncapsulatedPDFStorage
 
 from ecg_ingest.lead_images import LEADS, EcgSource, LeadImages, QualityFinding, RenderStyle
@@ -55,6 +58,14 @@ def _ecg() -> tuple[Dataset, np.ndarray]:
 def radiograph_header() -> Dataset:
     """A fresh copy of the Philips radiograph's header."""
     return deepcopy(_radiograph()[0])
+
+
+def with_raw(keyword: str, value: bytes, header: Dataset | None = None) -> Dataset:
+    """The radiograph's header with `keyword` as it stands in a file: bytes, not yet looked at."""
+    header = header or radiograph_header()
+    tag = Tag(tag_for_keyword(keyword))  # type: ignore[arg-type]
+    header[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
+    return header
 
 
 def ecg_header() -> Dataset:

@@ -6,21 +6,9 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom import Dataset
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import RawDataElement
-from pydicom.tag import Tag
 
 from pacs_node.report.header import plain_text, read_header
-from tests.unit.report.report_examinations import radiograph_header
-
-
-def with_raw(keyword: str, value: bytes) -> Dataset:
-    """The radiograph's header with `keyword` as it stands in a file: bytes, not yet looked at."""
-    header = radiograph_header()
-    tag = Tag(tag_for_keyword(keyword))  # type: ignore[arg-type]
-    header[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
-    return header
+from tests.unit.report.report_examinations import radiograph_header, with_raw
 
 
 @pytest.mark.parametrize(
