@@ -169,6 +169,8 @@ class ReportInputs:
             raise ReportError("an estimate needs nine finite patch values, a finite mean and finite limits")
         if estimate.interval_low_mmhg > estimate.interval_high_mmhg:
             raise ReportError("the limits of the interval are the wrong way round")
+        if any(finding.subject not in {"radiograph", "ecg"} for finding in estimate.findings):
+            raise ReportError("a finding concerns neither the radiograph nor the ECG")
         for share in (
             estimate.interval_level,
             estimate.probability_above_20,

@@ -29,8 +29,9 @@ def input_qualities(inputs: ReportInputs) -> tuple[InputQuality, InputQuality]:
         if finding.severity != "note":
             lowered.add(finding.subject)
     for found in inputs.leads.quality:
-        where = f" (lead {found.lead})" if found.lead else ""
-        notes["ecg"].append(f"{found.code}{where}: {found.detail}")
+        # Worded as a prediction's finding about one lead is, so that one told by both stands here once.
+        detail = f"{found.lead}: {found.detail}" if found.lead else found.detail
+        notes["ecg"].append(f"{found.code}: {detail}")
         lowered.add("ecg")
     radiograph, ecg = (
         InputQuality(subject=subject, meets_standard=subject not in lowered, notes=tuple(dict.fromkeys(notes[subject])))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inference.prediction import Finding
 from pacs_node.report.errors import HeaderUnusable, PatientsDiffer, ReportError
 from tests.unit.report.report_examinations import ecg_header, examination, geometry, prediction, radiograph_header
 
@@ -87,6 +88,7 @@ def test_a_patch_outside_the_radiograph_is_refused() -> None:
         {"prediction": prediction(mpap_mmhg=float("nan"))},
         {"prediction": prediction(patch_mpap_mmhg=(20.0,) * 8)},
         {"prediction": prediction(interval_low_mmhg=50.0)},
+        {"prediction": prediction(findings=(Finding(subject="moon", code="a", severity="note", detail=""),))},
         {"prediction": prediction(probability_above_20=1.2)},
     ],
 )

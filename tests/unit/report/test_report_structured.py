@@ -30,6 +30,7 @@ from tests.unit.report.report_examinations import (
     pdf_header,
     prediction,
     radiograph_header,
+    with_raw,
 )
 
 EARLIER = Report(
@@ -223,6 +224,15 @@ def test_quality_is_told_per_input_with_its_reasons() -> None:
     assert ecg.ContentSequence[0].TextValue == "ecg: nothing found"
 
 
+def test_a_finding_told_by_reader_and_prediction_stands_once() -> None:
+    told_twice = prediction(
+        findings=(Finding(subject="ecg", code="noisy", severity="warning", detail="V2: mains hum of 0.06 mV"),)
+    )
+    _, ecg = coded(read(examination(prediction=told_twice)), "111050")
+    notes = [item.TextValue for item in ecg.ContentSequence if item.ValueType == "TEXT"]
+    assert notes == ["ecg: noisy: V2: mains hum of 0.06 mV"]
+
+
 def test_a_note_is_told_but_does_not_lower_the_quality() -> None:
     radiograph, ecg = coded(read(examination()), "111050")
     assert radiograph.ConceptCodeSequence[0].CodeValue == "111237"
@@ -331,6 +341,16 @@ def test_names_come_back_unharmed_in_the_radiographs_own_character_set(terms: An
     report = read(examination(radiograph=received, ecg=of_same_patient(ecg_header(), radiograph)))
     assert report.PatientName == PersonName(name)
     assert report.SpecificCharacterSet == terms
+
+
+def test_a_name_in_an_undeclared_character_set_keeps_its_bytes() -> None:
+    """Shift JIS without a word about it: common, wrong, and shown rightly by the PACS that expects it."""
+    raw = "山田^太郎".encode("shift_jis")
+    radiograph = with_raw("PatientName", raw)
+    del radiograph.SpecificCharacterSet
+    stored = structured_report(examination(radiograph=radiograph))
+    assert raw in stored
+    assert "SpecificCharacterSet" not in pydicom.dcmread(BytesIO(stored))
 
 
 def test_text_beyond_the_radiographs_character_set_turns_the_report_to_utf_8() -> None:
