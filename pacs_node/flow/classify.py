@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-from ecg_ingest.channels import waveform_leads
-from pacs_node.flow import sop_classes
+from ecg_ingest.channels import PARSER_FAULTS, number, sequence, waveform_leads
+from pacs_node.flow import sop_classes, words
+from pacs_node.flow.words import names_chest, plain, views_named
 from storage.records import Disposition, Kind
 
 MANUFACTURER = "pulmolink"
@@ -21,28 +22,38 @@ MANUFACTURER = "pulmolink"
 INDEPENDENT_LEADS = frozenset({"V1", "V2", "V3", "V4", "V5", "V6"})
 """Needed besides two limb leads; the other limb leads follow exactly (Einthoven, Goldberger)."""
 LIMB_LEADS = frozenset({"I", "II", "III", "aVR", "aVL", "aVF"})
+RESTING_SECONDS = 300.0
+"""A longer recording is a Holter, a stress test or a catheterisation, whatever its SOP Class says."""
 
-PA_CODES = frozenset({("SCT", "272479007"), ("SRT", "R-10214"), ("SRT", "R-40888"), ("SNM3", "R-10214")})
-VIEW_CODES = {  # PS3.16 CID 4010, the chest's views; anything else is an other view
-    **dict.fromkeys(PA_CODES, "PA"),
+VIEW_CODES = {  # PS3.16 CID 4010 and its earlier SNOMED RT and SNOMED 3 forms; others are read by meaning
+    **dict.fromkeys(
+        {("SCT", "272479007"), *((s, c) for s in ("SRT", "SNM3", "99SDM") for c in ("R-40888", "R-10214"))}, "PA"
+    ),
     **dict.fromkeys({("SCT", "399348003"), ("SRT", "R-10206"), ("SNM3", "R-10206")}, "AP"),
     **dict.fromkeys({("SCT", "399067008"), ("SCT", "399173006"), ("SCT", "399198007")}, "LATERAL"),
-    **dict.fromkeys({("SRT", "R-10236"), ("SRT", "R-10232"), ("SRT", "R-10228")}, "LATERAL"),
+    **dict.fromkeys({("SRT", "R-102CD"), ("SRT", "R-10236"), ("SRT", "R-10232")}, "LATERAL"),
+    **dict.fromkeys({("SCT", "399033003"), ("SRT", "R-10202")}, ""),  # frontal: PA or AP
 }
-CHEST_CODES = frozenset(
-    {("SCT", "816094009"), ("SCT", "51185008"), ("SRT", "T-D3000"), ("SNM3", "T-D3000"), ("SCT", "39607008")}
+CHEST_CODES = frozenset(  # CID 4009: chest, thoracic structure, thoracic cavity, lung
+    {
+        *(("SCT", code) for code in ("816094009", "51185008", "43799004", "39607008")),
+        *((scheme, code) for scheme in ("SRT", "SNM3") for code in ("T-D3000", "T-D3200", "T-28000")),
+    }
 )
-CHEST_WORDS = re.compile(r"\b(chest|thorax|thoracic|cxr|lungs?)\b|胸部|胸", re.I)
-NOT_CHEST_WORDS = re.compile(r"\b(thoracic|t[- ]?)[- ]?spine\b|\bribs?\b|\bsternum\b|胸椎|肋骨|胸骨", re.I)
-LATERAL_WORDS = re.compile(r"\b(lat|lateral|ll|rl|lld|rld|decub\w*|oblique|rao|lao)\b|側面|斜位", re.I)
-AP_WORDS = re.compile(r"\b(ap|a\.p\.|antero-?posterior|portable|bedside|supine)\b|ポータブル|臥位|A→P", re.I)
-PA_WORDS = re.compile(r"\b(pa|p\.a\.|p-a|postero-?anterior)\b|P→A", re.I)
-ECG_WORDS = re.compile(r"\b(ecg|ekg|12[- ]?lead)\b|electrocardio|elektrokardio|électrocardio|心電図|12誘導", re.I)
-NOT_RESTING_WORDS = re.compile(
-    r"\b(holter|stress|exercise|treadmill|ergometr\w*|ambulatory|event|loop|24[- ]?h\w*|monitor\w*)\b"
-    r"|負荷|ホルター|マスター|トレッドミル",
-    re.I,
+PA_POSITION = re.compile(r"P[-./ ]?A\.?|POSTERO-? ?ANTERIOR")
+AP_POSITION = re.compile(r"A[-./ ]?P\.?( .*)?|ANTERO-? ?POSTERIOR( .*)?")
+LATERAL_POSITION = re.compile(r"LL|RL|LAT(ERAL)?|L|R|(LEFT|RIGHT|L|R) LAT(ERAL)?")
+
+IMAGE_TEXTS = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
+"""Say how this image was taken."""
+STEP_TEXT = "PerformedProcedureStepDescription"
+"""Says what was done: for the view as good as the texts above; for the body part it may name several."""
+TITLES = ("DocumentTitle", "SeriesDescription", "StudyDescription", "ImageComments", "ProtocolName")
+
+IMAGING_MODALITIES = frozenset(
+    {"CR", "DX", "RG", "CT", "MR", "US", "NM", "PT", "XA", "RF", "MG", "IVUS", "OCT", "ES", "XC"}
 )
+"""A picture or document of one of these that mentions an ECG is gated by it or shows it, but is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +81,12 @@ def classify(header: Dataset, *, ecg_documents: bool = False) -> Classification:
     if sop_class in sop_classes.WAVEFORMS:
         return _waveform(header)
     if sop_class == sop_classes.ENCAPSULATED_PDF:
-        return _document(header, ecg_documents)
-    if sop_class in sop_classes.RADIOGRAPHS:
-        if sop_class == sop_classes.SECONDARY_CAPTURE and _is_ecg_picture(header, ecg_documents):
+        if ecg_documents or _is_ecg_by_title(header):
             return _resting(header) or Classification(kind=Kind.ECG, disposition=Disposition.ACCEPTED)
+        return _ignored(Kind.OTHER, "document_not_ecg", "neither title, modality nor sender says it is an ECG")
+    if sop_class == sop_classes.SECONDARY_CAPTURE and (ecg_documents or _is_ecg_by_title(header)):
+        return _resting(header) or Classification(kind=Kind.ECG, disposition=Disposition.ACCEPTED)
+    if sop_class in sop_classes.RADIOGRAPHS:
         return _radiograph(header)
     return _ignored(Kind.OTHER, "sop_class", f"SOP Class {sop_class or 'missing'} is not used")
 
@@ -83,6 +96,10 @@ def _waveform(header: Dataset) -> Classification:
     chest, limb = leads & INDEPENDENT_LEADS, leads & LIMB_LEADS
     if not leads:
         return _ignored(Kind.OTHER, "not_an_ecg", "the waveform declares no standard ECG lead")
+    if unsuitable := _resting(header):
+        return unsuitable
+    if (seconds := _longest_seconds(header)) > RESTING_SECONDS:
+        return _ignored(Kind.OTHER, "not_resting_ecg", f"a recording of {seconds:.0f} s is not a resting ECG")
     if chest == INDEPENDENT_LEADS and len(limb) >= 2:
         return Classification(kind=Kind.ECG, disposition=Disposition.ACCEPTED)
     missing = sorted(INDEPENDENT_LEADS - chest) + ["two limb leads"] * (len(limb) < 2)
@@ -93,25 +110,29 @@ def _waveform(header: Dataset) -> Classification:
     )
 
 
-def _document(header: Dataset, ecg_documents: bool) -> Classification:
-    if ecg_documents or text(header, "Modality") == "ECG" or ECG_WORDS.search(_titles(header)):
-        return _resting(header) or Classification(kind=Kind.ECG, disposition=Disposition.ACCEPTED)
-    return _ignored(Kind.OTHER, "document_not_ecg", "neither title, modality nor sender says it is an ECG")
+def _longest_seconds(header: Dataset) -> float:
+    """The longest multiplex group's duration; 0.0 where the header does not say, which the decoder refuses."""
+    longest = 0.0
+    try:
+        for group in sequence(header, "WaveformSequence"):
+            rate, samples = number(group, "SamplingFrequency"), number(group, "NumberOfWaveformSamples")
+            longest = max(longest, samples / rate if rate and samples else 0.0)
+    except PARSER_FAULTS:
+        return longest
+    return longest
+
+
+def _is_ecg_by_title(header: Dataset) -> bool:
+    modality = text(header, "Modality")
+    if modality == "ECG":
+        return True
+    return modality not in IMAGING_MODALITIES and words.ECG.search(_titles(header)) is not None
 
 
 def _resting(header: Dataset) -> Classification | None:
-    if NOT_RESTING_WORDS.search(_titles(header)):
+    if words.NOT_RESTING.search(_titles(header)):
         return _ignored(Kind.OTHER, "not_resting_ecg", "its title names a stress, Holter or monitor recording")
     return None
-
-
-def _is_ecg_picture(header: Dataset, ecg_documents: bool) -> bool:
-    modality = text(header, "Modality")
-    return (
-        ecg_documents
-        or modality == "ECG"
-        or (modality not in {"CR", "DX", "RG"} and ECG_WORDS.search(_titles(header)) is not None)
-    )
 
 
 def _radiograph(header: Dataset) -> Classification:
@@ -121,104 +142,147 @@ def _radiograph(header: Dataset) -> Classification:
         return _no_radiograph("for_processing", "raw detector data; the image FOR PRESENTATION is needed")
     modality = text(header, "Modality")
     if modality not in {"CR", "DX", "RG", ""}:
-        return _no_radiograph("modality", f"modality {modality} is not a radiograph")
+        return _no_radiograph("modality", f"modality {modality[:16]} is not a radiograph")
     if "LOCALIZER" in text(header, "ImageType"):
         return _no_radiograph("localizer", "a localizer")
+    if text(header, "NumberOfFrames") not in {"", "0", "1"}:
+        return _no_radiograph("multi_frame", "several frames; one radiograph is needed")
+    if text(header, "QualityControlImage") == "YES":
+        return _no_radiograph("quality_control", "a quality control or phantom image")
     return _body_part(header) or _view(header)
 
 
 def _body_part(header: Dataset) -> Classification | None:
     """Why this is not the chest, or None if it is."""
-    part = text(header, "BodyPartExamined")
-    regions = _codes(header, "AnatomicRegionSequence")
-    described = _descriptions(header)
-    if part:
-        chest = CHEST_WORDS.search(part) is not None and not NOT_CHEST_WORDS.search(part)
-    elif regions:
-        chest = not CHEST_CODES.isdisjoint(regions)
-    elif NOT_CHEST_WORDS.search(described):
-        chest = False
-    elif CHEST_WORDS.search(described):
-        chest = True
-    else:
+    image = _joined(header, *IMAGE_TEXTS)
+    chest = _region(header)
+    if chest is None:
+        chest = names_chest(image)
+    if chest is None:
+        chest = names_chest(_joined(header, STEP_TEXT, "StudyDescription"))
+    if chest is None:
         return _no_radiograph("body_part_unknown", "nothing in the header says that this is the chest")
-    return None if chest else _no_radiograph("body_part", f"body part {part or 'coded otherwise'} is not the chest")
+    if not chest:
+        return _no_radiograph("body_part", "body part or description is not the chest, or not only the chest")
+    if names_chest(image) is False:
+        # Ribs, sternum and spine are often sent with body part CHEST.
+        return _no_radiograph("body_part", "the body part is the chest but the description names another")
+    return None
+
+
+def _region(header: Dataset) -> bool | None:
+    """Whether body part and coded region are the chest; None if neither is given, False if either is not."""
+    said = []
+    if part := plain(text(header, "BodyPartExamined")):
+        said.append(names_chest(part) is True)
+    if regions := _items(header, "AnatomicRegionSequence"):
+        said.append(
+            any(_code(item) in CHEST_CODES or names_chest(plain(text(item, "CodeMeaning"))) for item in regions)
+        )
+    return all(said) if said else None
 
 
 def _view(header: Dataset) -> Classification:
-    """Accept a PA view; name any other."""
-    position = text(header, "ViewPosition").upper()
-    codes = [VIEW_CODES.get(code, "OTHER") for code in _codes(header, "ViewCodeSequence")]
-    series = " ".join(text(header, key) for key in SERIES_TEXTS)
-    orientation = [part for part in text(header, "PatientOrientation").split("\\") if part]
-    if position:
-        view = "PA" if position == "PA" else "AP" if position.startswith("AP") else position
-    elif codes:
-        view = codes[0]
+    """Accept a PA view; name any other, and any contradiction."""
+    image = _joined(header, *IMAGE_TEXTS, STEP_TEXT)
+    study = _joined(header, "StudyDescription")
+    stated = [view for view in (_position(header), *_coded_views(header)) if view]
+    named, ordered = views_named(image), views_named(study)
+    side = _orientation(header)
+    if stated:
+        view = stated[0]
+    elif len(named) == 1:
+        (view,) = named
+    elif not named and ordered == {"PA"} and side == "FRONTAL":
+        view = "PA"  # what was ordered says PA alone, and the image itself is no lateral
     else:
-        view = _view_in_words(series) or _view_in_words(text(header, "StudyDescription")) or ""
-    if len(orientation) == 2 and orientation[0][:1] in "AP":
-        if view == "PA":
-            return _no_radiograph("view_contradiction", "the view is PA but PatientOrientation is lateral")
-        view = view or "LATERAL"
-    if view == "PA" and (_view_in_words(series) == "AP" or codes[:1] not in ([], ["PA"])):
-        return _no_radiograph("view_contradiction", "view position, view code and description disagree")
-    if view == "PA":
-        return Classification(kind=Kind.RADIOGRAPH, disposition=Disposition.ACCEPTED)
+        view = "LATERAL" if side == "LATERAL" else ""
     if not view:
-        return _no_radiograph("view_unknown", "nothing in the header says that this is a PA view")
-    code = {"AP": "view_ap", "LATERAL": "view_lateral", "LL": "view_lateral", "RL": "view_lateral"}
-    return _no_radiograph(code.get(view, "view_other"), f"view {view}, not PA")
+        return _no_radiograph("view_unknown", "nothing in the header says that this image is a PA view")
+    if view != "PA":
+        return _no_radiograph(_VIEW_REASONS.get(view, "view_other"), f"view {view}, not PA")
+    if set(stated) - {"PA"}:
+        return _no_radiograph("view_contradiction", "ViewPosition and ViewCodeSequence disagree")
+    if side == "LATERAL":
+        return _no_radiograph("view_contradiction", "the view is PA but PatientOrientation is lateral")
+    if (named and "PA" not in named) or ordered == {"AP"}:
+        return _no_radiograph("view_contradiction", "the view is PA but a description names another view")
+    if words.BEDSIDE.search(f"{image} {study} {_joined(header, 'BodyPartExamined')}"):
+        return _no_radiograph("view_contradiction", "the view is PA but a description says bedside or lying")
+    if words.SPECIAL.search(image):
+        return _no_radiograph("view_special", "a special projection or a processed picture, not the plain PA film")
+    return Classification(kind=Kind.RADIOGRAPH, disposition=Disposition.ACCEPTED)
 
 
-SERIES_TEXTS = (
-    "SeriesDescription",
-    "ProtocolName",
-    "AcquisitionDeviceProcessingDescription",
-    "PerformedProcedureStepDescription",
-)
+_VIEW_REASONS = {"AP": "view_ap", "LATERAL": "view_lateral"}
 
 
-def _view_in_words(words: str) -> str:
-    """PA, AP or LATERAL if the words name exactly one of them, else ""."""
-    found = [
-        name
-        for name, pattern in (("PA", PA_WORDS), ("AP", AP_WORDS), ("LATERAL", LATERAL_WORDS))
-        if pattern.search(words.replace("_", " "))
-    ]
-    return found[0] if len(found) == 1 else ""
+def _position(header: Dataset) -> str:
+    """PA, AP, LATERAL or OTHER from ViewPosition (0018,5101); "" if it is empty."""
+    position = plain(text(header, "ViewPosition")).upper()
+    for view, pattern in (("PA", PA_POSITION), ("AP", AP_POSITION), ("LATERAL", LATERAL_POSITION)):
+        if pattern.fullmatch(position):
+            return view
+    return "OTHER" if position else ""
 
 
-def _descriptions(header: Dataset) -> str:
-    return " ".join(text(header, key) for key in (*SERIES_TEXTS, "StudyDescription")).replace("_", " ")
+def _coded_views(header: Dataset) -> list[str]:
+    """The same from ViewCodeSequence (0054,0220); a code that is not known is read by its meaning."""
+    views = []
+    for item in _items(header, "ViewCodeSequence"):
+        view = VIEW_CODES.get(_code(item))
+        if view is None:
+            meaning = plain(text(item, "CodeMeaning"))
+            named = views_named(meaning)
+            silent = not meaning or (not named and words.FRONTAL.search(meaning))
+            view = next(iter(named)) if len(named) == 1 else "" if silent else "OTHER"
+        views.append(view)
+    return views
+
+
+def _orientation(header: Dataset) -> str:
+    """FRONTAL or LATERAL by the direction of the rows in PatientOrientation (0020,0020), "" if it is not given."""
+    parts = [part for part in text(header, "PatientOrientation").upper().split("\\") if part]
+    if len(parts) != 2:
+        return ""
+    # The first letter dominates. Turned pictures have head or foot there and the side in the columns.
+    sides = [part[0] for part in parts]
+    if "A" in sides or "P" in sides:
+        return "LATERAL"
+    return "FRONTAL" if "L" in sides or "R" in sides else ""
 
 
 def _titles(header: Dataset) -> str:
     concepts = " ".join(text(item, "CodeMeaning") for item in _items(header, "ConceptNameCodeSequence"))
-    keys = ("DocumentTitle", "SeriesDescription", "StudyDescription", "ImageComments", "ProtocolName")
-    return " ".join([concepts, *(text(header, key) for key in keys)]).replace("_", " ")
+    return plain(f"{concepts} {_joined(header, *TITLES)}")
 
 
-def _codes(header: Dataset, keyword: str) -> list[tuple[str, str]]:
-    return [(text(item, "CodingSchemeDesignator"), text(item, "CodeValue")) for item in _items(header, keyword)]
+def _joined(header: Dataset, *keywords: str) -> str:
+    return plain(" ".join(text(header, keyword) for keyword in keywords))
+
+
+def _code(item: Dataset) -> tuple[str, str]:
+    return text(item, "CodingSchemeDesignator"), text(item, "CodeValue")
 
 
 def _items(header: Dataset, keyword: str) -> list[Dataset]:
-    value = header.get(keyword)
-    return [item for item in value if isinstance(item, Dataset)] if value else []
+    try:
+        return [item for item in header.get(keyword) or () if isinstance(item, Dataset)]
+    except PARSER_FAULTS:
+        return []
 
 
 def text(header: Dataset, keyword: str) -> str:
     """An element as stripped text, several values joined by backslash; "" if absent or unreadable."""
     try:
         value = header.get(keyword)
-    except (ValueError, TypeError, KeyError, NotImplementedError):
+        if value is None:
+            return ""
+        if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
+            return "\\".join(str(part).strip(" \0") for part in value)
+        return str(value).strip(" \0\t\r\n")
+    except PARSER_FAULTS:
         return ""  # a value that contradicts its VR says nothing
-    if value is None:
-        return ""
-    if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
-        return "\\".join(str(part).strip() for part in value)
-    return str(value).strip()
 
 
 def _ignored(kind: Kind, code: str, sentence: str) -> Classification:
