@@ -6,6 +6,7 @@ supervisor dies, however it dies, its children stop.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -42,7 +43,8 @@ def stop_event(*, supervised: bool) -> threading.Event:
     if supervised:
 
         def watch() -> None:
-            while sys.stdin.buffer.read(4096):
+            # Not sys.stdin: its buffer's lock, held by a daemon thread, aborts the interpreter at its end.
+            while os.read(0, 4096):
                 pass
             stop.set()
 

@@ -26,18 +26,22 @@ class Opened:
     objects: ObjectStore
 
 
-def settings_of(ctx: click.Context) -> Settings:
-    """The settings that `--config` and the environment give."""
+def settings_of(ctx: click.Context, *, service: bool = False) -> Settings:
+    """The settings that `--config` and the environment give.
+
+    A service logs at `log.level`; a command that a person waits for says warnings only, beside its own output.
+    """
     config: Path | None = ctx.find_root().obj
     settings = load(config)
-    log.configure(settings.log)
+    quieter = settings.log.model_copy(update={"level": "warning"})
+    log.configure(settings.log if service or settings.log.level == "error" else quieter)
     return settings
 
 
 @contextlib.contextmanager
-def opened(ctx: click.Context) -> Iterator[Opened]:
+def opened(ctx: click.Context, *, service: bool = False) -> Iterator[Opened]:
     """Open the store; an empty database is set up first, an outdated one is refused with the way to upgrade."""
-    settings = settings_of(ctx)
+    settings = settings_of(ctx, service=service)
     with open_store(settings) as result:
         yield result
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -240,19 +241,13 @@ def _write_results(out: Path, archive: Any, rows: list[dict[str, Any]], progress
 def _show(console: Console, sent: list[Sent], rows: list[dict[str, Any]], out: Path) -> bool:
     """The table of what each patient got; False if a phantom patient got what it should not."""
     table = Table(
-        "phantom patient",
-        "case",
-        "sent",
-        "state",
-        "gap",
-        "mPAP mmHg (90%)",
-        "truth",
-        "why",
-        title=f"What each patient got ({NOTICE}; the model knows phantoms only)",
-        title_justify="left",
+        title=f"What each patient got ({NOTICE}; the model knows phantoms only)", title_justify="left", box=SIMPLE_HEAD
     )
+    for column in ("patient", "case", "state", "gap", "mPAP mmHg (90%)", "truth"):
+        table.add_column(column, no_wrap=column in {"patient", "state", "gap"})
     by_radiograph = {row["radiograph_uid"]: row for row in rows}
-    good = True
+    ignored = _not_accepted(out)
+    good, reasons = True, []
     for patient in sent:
         row = by_radiograph.get(patient.radiograph_uid)
         paired = row["ecg_uid"] if row and row["mpap_mmhg"] is not None else ""
@@ -260,23 +255,28 @@ def _show(console: Console, sent: list[Sent], rows: list[dict[str, Any]], out: P
         table.add_row(
             patient.patient_id,
             patient.scenario,
-            str(patient.objects),
             row["state"] if row else "no match",
             gap_text(row["gap_seconds"]) if row else "",
             estimate_text(row) if row else "",
             f"{patient.mpap_mmhg:.0f}",
-            (row["reason"] or "") if row else _why_no_match(out, patient),
         )
+        reason = row["reason"] if row else ignored.get(patient.radiograph_uid)
+        if reason:
+            reasons.append(f"{patient.patient_id}: {reason}")
     console.print(table)
-    console.print(f"overlays: {out / 'overlays'}   reports: {out / 'reports'}   log: {out / 'node.log'}")
+    console.print("Why no estimate:", *(f"  {reason}" for reason in reasons), sep="\n")
+    for what in ("overlays", "reports", "node.log"):
+        console.print(f"{what:<9} {out / what}", highlight=False)
     if not good:
         console.print("[red]A phantom patient got another answer than its case demands; see the table.[/]")
     return good
 
 
-def _why_no_match(out: Path, patient: Sent) -> str:
-    rows = _pulmolink(out / "pulmolink.toml", "held", "--disposition", "ignored", "--disposition", "held", "--json")
-    return next((row["reason"] for row in rows if row["sop_instance_uid"] == patient.radiograph_uid), "")
+def _not_accepted(out: Path) -> dict[str, str]:
+    """Why objects take no part, by SOP Instance UID."""
+    options = [f"--disposition={name}" for name in ("ignored", "held", "refused")]
+    rows = _pulmolink(out / "pulmolink.toml", "held", *options, "--json")
+    return {row["sop_instance_uid"]: row["reason"] for row in rows}
 
 
 def _keep(console: Console, config: Path, node_port: int, web_port: int) -> None:

@@ -33,7 +33,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
         states.add_row(state, str(count))
     console.print(states)
     age = report["queue_age_seconds"]
-    console.print("queue: nothing is due" if age is None else f"queue: oldest work due for {age:.0f} s")
+    console.print(f"queue: oldest work due for {age:.0f} s" if age else "queue: nothing is due")
     objects = Table("object", "disposition", "count", title="received", title_justify="left")
     for entry in report["instances"]:
         objects.add_row(entry["kind"], entry["disposition"], str(entry["count"]))
@@ -124,18 +124,11 @@ def matches(
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = Table(
-        "match",
-        "patient",
-        "state",
-        "radiograph",
-        "gap",
-        "mPAP mmHg (90%)",
-        "model",
-        "reason",
-        title=f"pulmolink matches ({NOTICE})",
-        title_justify="left",
-    )
+    table = Table(title=f"pulmolink matches ({NOTICE})", title_justify="left")
+    for column in ("match", "patient", "state", "radiograph", "gap"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("mPAP mmHg (90%)", min_width=10)
+    table.add_column("reason")
     for row in rows:
         table.add_row(
             str(row["match_id"]),
@@ -144,10 +137,13 @@ def matches(
             (row["radiograph_at"] or "")[:10],
             gap_text(row["gap_seconds"]),
             estimate_text(row),
-            row["model"] or "",
-            row["reason"] or "",
+            (row["reason"] or "").partition(":")[0],
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    models = sorted({row["model"] for row in rows if row["model"]})
+    if models:
+        console.print(f"model: {', '.join(models)}. `pulmolink show MATCH` tells all of one match.")
 
 
 @click.command(epilog="Example: pulmolink held --disposition held")

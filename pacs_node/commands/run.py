@@ -21,7 +21,7 @@ supervised_option = click.option("--supervised", is_flag=True, help="Stop when s
 @click.pass_context
 def serve(ctx: click.Context) -> None:
     """Run receiver, workers, scheduler and web until SIGTERM; what ends is started again."""
-    settings = settings_of(ctx)
+    settings = settings_of(ctx, service=True)
     from inference.package import locate, read_identity
 
     identity = read_identity(locate(settings.model.package))
@@ -56,7 +56,7 @@ def receive(ctx: click.Context, supervised: bool) -> None:
     from pacs_node.dicom.server import StorageServer
     from pacs_node.flow.receive import Receiver
 
-    with opened(ctx) as node:
+    with opened(ctx, service=True) as node:
         receiver = Receiver(node.store, node.objects, node.settings, utc_now)
         server = StorageServer(node.settings, receiver.receive)
         stop = stop_event(supervised=supervised)
@@ -78,7 +78,7 @@ def work(ctx: click.Context, supervised: bool) -> None:
     from pacs_node.flow.stages import Stages
     from pacs_node.flow.worker import Worker
 
-    with opened(ctx) as node:
+    with opened(ctx, service=True) as node:
         settings = node.settings
         quiet()
         stop = stop_event(supervised=supervised)
@@ -111,7 +111,7 @@ def schedule(ctx: click.Context, supervised: bool) -> None:
     from pacs_node import schedule as scheduler
     from pacs_node.flow.upkeep import Upkeep
 
-    with opened(ctx) as node:
+    with opened(ctx, service=True) as node:
         stop = stop_event(supervised=supervised)
         scheduler.run(Upkeep(node.store, node.objects, node.settings, utc_now), stop)
 
@@ -125,7 +125,7 @@ def web(ctx: click.Context, supervised: bool) -> None:
 
     from pacs_node.web.app import application
 
-    with opened(ctx) as node:
+    with opened(ctx, service=True) as node:
         settings = node.settings
         stop = stop_event(supervised=supervised)
         server = uvicorn.Server(

@@ -17,11 +17,12 @@ from storage.records import Acquired
 
 SOURCES = (
     ("AcquisitionDate", "AcquisitionTime"),
-    ("SeriesDate", "SeriesTime"),
     ("StudyDate", "StudyTime"),
+    ("SeriesDate", "SeriesTime"),
     ("ContentDate", "ContentTime"),
 )
-"""Asked in this order, after AcquisitionDateTime. Content is last: reprocessing makes it younger or older."""
+"""Asked in this order, after AcquisitionDateTime. Series and content come last: devices that process an image again,
+and archives that take over old ones, date these by their own work."""
 
 _DATE = re.compile(r"(\d{4})[.\-]?(\d{2})[.\-]?(\d{2})")
 _TIME = re.compile(r"(\d{2}):?(\d{2})?:?(\d{2})?(?:\.(\d{1,6}))?")

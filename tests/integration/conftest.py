@@ -34,6 +34,7 @@ def real_patient(tmp_path: Path, philips_radiograph: Path, mortara_ecg: Path) ->
         "IssuerOfPatientID": "RIG",
         "PatientBirthDate": "19500101",
         "PatientSex": "M",
+        "TimezoneOffsetFromUTC": "+0900",
     }
     radiograph_file, ecg_file = tmp_path / "radiograph.dcm", tmp_path / "ecg.dcm"
     radiograph = retag(

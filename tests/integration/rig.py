@@ -95,7 +95,9 @@ class Node:
                 start_new_session=True,
                 env=os.environ | {"PYTHONWARNINGS": "default"},
             )
-        eventually(lambda: listening(self.port), START_SECONDS, "the node listens")
+        process = self.process
+        eventually(lambda: process.poll() is not None or listening(self.port), START_SECONDS, "the node listens")
+        assert process.poll() is None, f"the node ended: {self.log}"
 
     def kill(self) -> None:
         """kill -9 of the whole process group."""
