@@ -15,7 +15,7 @@ from ecg_ingest.lead_images import LEADS, EcgRefused, RefusalReason
 from ecg_ingest.page import Page, read_pages
 from ecg_ingest.paper_scale import Pulse, Scale, find_pulse, read_scale
 from ecg_ingest.recording import Recording
-from ecg_ingest.sheet import Cell, Label, Sheet, find_labels, find_traces, read_sheet
+from ecg_ingest.sheet import Cell, Label, Sheet, even_step, find_labels, find_traces, read_sheet
 
 SAMPLING_HZ = 500.0  # of the recovered signals; finer than any sheet is drawn
 NOMINAL_SECONDS = (2.5, 5.0, 10.0)
@@ -24,8 +24,7 @@ MAX_SECONDS_ON_PAGE = 60.0
 
 _LEAST_LABELS = 6  # fewer lead names are words of a text
 _PICTURE_SHARE = 0.25  # of the page: a scan, not a logo
-_RHYTHM_CORRELATION = 0.9
-_UNEVEN = 0.25  # of the usual distance between points
+_SAME_LEAD = 0.15  # normalised difference up to which a rhythm strip is the lead that it is called
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,10 +174,9 @@ def _between_points(
     (Catmull-Rom) gives back what straight lines cut from the QRS. Unevenly spaced points were thinned where
     the line was straight, so there it is straight.
     """
-    steps = np.diff(seconds)
-    usual = float(np.median(steps))
-    if usual <= 0.0 or np.any(np.abs(steps - usual) > _UNEVEN * usual):
+    if even_step(seconds) is None:
         return np.interp(times, seconds, heights)
+    steps = np.diff(seconds)
     slopes = np.gradient(heights, seconds)
     left = np.clip(np.searchsorted(seconds, times, side="right") - 1, 0, steps.size - 1)
     width = steps[left]
@@ -199,13 +197,16 @@ def _join_rhythm(row: NDArray[np.float64], strip: NDArray[np.float64], lead: str
     strip = np.concatenate((strip, np.full(max(0, row.size - strip.size), np.nan)))[: row.size]
     both = np.isfinite(row) & np.isfinite(strip)
     a, b = row[both], strip[both]
+    level = float(np.median(a - b))
     if both.sum() < SAMPLING_HZ or not (np.ptp(a) and np.ptp(b)):
         return
-    if float(np.corrcoef(a, b)[0, 1]) < _RHYTHM_CORRELATION:
+    a, b = a - np.median(a), b - np.median(b)
+    scale = float(np.sqrt(np.mean(a * a) + np.mean(b * b)))
+    if float(np.sqrt(np.mean((a - b) ** 2))) > _SAME_LEAD * scale:
         raise EcgRefused(
             RefusalReason.LEADS_AMBIGUOUS,
             f"the rhythm strip called {lead} is not the lead {lead} above it",
             "the sheet's labels or columns contradict one another: export it again",
         )
     alone = ~np.isfinite(row) & np.isfinite(strip)
-    row[alone] = strip[alone] + float(np.median(a - b))
+    row[alone] = strip[alone] + level

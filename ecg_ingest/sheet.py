@@ -27,6 +27,7 @@ _BACKWARDS = 0.1  # points that a trace may step back by rounding
 _LABEL_BEFORE = 20.0 * POINTS_PER_MM  # a label may stand this far before its trace
 _SPLIT_ERROR = 4.0 * POINTS_PER_MM  # between labels and equal parts of a row
 _MAX_LABEL_FITS = 20_000
+_UNEVEN = 0.25  # of the usual distance between points
 
 _BY_UPPER = {lead.upper(): lead for lead in LEADS}
 
@@ -274,7 +275,8 @@ def _columns(labels: Sequence[Label], traces: Sequence[NDArray[np.float64]]) -> 
 
 def _cut(labels: Sequence[Label], trace: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """One line over all columns in equal parts, where the labels stand as far apart."""
-    start, end = float(trace[0, 0]), float(trace[-1, 0])
+    step = even_step(trace[:, 0])
+    start, end = float(trace[0, 0]), float(trace[-1, 0]) + (step or 0.0)
     width = (end - start) / len(labels)
     for index, label in enumerate(labels):
         if abs(label.left - labels[0].left - index * width) > _SPLIT_ERROR:
@@ -286,10 +288,23 @@ def _cut(labels: Sequence[Label], trace: NDArray[np.float64]) -> list[NDArray[np
     parts = []
     for index in range(len(labels)):
         left, right = start + index * width, start + (index + 1) * width
+        if step is not None:  # each point belongs to one lead; between two leads the line jumps
+            first = round(index * width / step)
+            parts.append(trace[first : round((index + 1) * width / step)])
+            continue
         inside = (trace[:, 0] > left) & (trace[:, 0] < right)
         ends = np.interp([left, right], trace[:, 0], trace[:, 1])
         parts.append(np.concatenate(([[left, ends[0]]], trace[inside], [[right, ends[1]]])))
     return parts
+
+
+def even_step(positions: NDArray[np.float64]) -> float | None:
+    """The distance between evenly spaced points; None where points were left out or added."""
+    steps = np.diff(positions)
+    usual = float(np.median(steps))
+    if usual <= 0.0 or np.any(np.abs(steps - usual) > _UNEVEN * usual):
+        return None
+    return usual
 
 
 def _check_columns(cells: Sequence[Cell], columns: int) -> None:

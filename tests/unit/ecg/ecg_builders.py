@@ -155,12 +155,12 @@ class SheetStyle:
     page_mm: tuple[float, float] = (297.0, 210.0)
 
 
-def sheet(signals: Signals, style: SheetStyle, *, pages: int = 1, password: str | None = None) -> bytes:
+def sheet(signals: Signals, style: SheetStyle, *, pages: int = 1, encrypted: bool = False) -> bytes:
     """A vector PDF of an ECG."""
     buffer = io.BytesIO()
     width, height = style.page_mm
     size = (height * mm, width * mm) if style.turned else (width * mm, height * mm)
-    encrypt = pdfencrypt.StandardEncryption(password, canPrint=0) if password else None
+    encrypt = pdfencrypt.StandardEncryption("reader", canPrint=0) if encrypted else None
     canvas = Canvas(buffer, pagesize=size, invariant=1, encrypt=encrypt)
     for _ in range(pages):
         if style.rotate:

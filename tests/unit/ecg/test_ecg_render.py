@@ -65,7 +65,7 @@ def test_every_layout_takes_consecutive_seconds(layout: str, seconds: float) -> 
 def test_an_r_wave_keeps_its_height_at_every_sampling_rate() -> None:
     tops = []
     for hz in (125.0, 250.0, 500.0, 1000.0):
-        pixels, _ = render(recording(synthetic(hz, width=0.012)), RenderStyle(grid=False))
+        pixels, _ = render(recording(synthetic(hz, width=0.012), hz), RenderStyle(grid=False))
         tops.append(int(np.flatnonzero((ink(pixels[0]) > 0.25).any(axis=1))[0]))
     assert max(tops) - min(tops) <= 2
     full = HEIGHT / 2 - HEIGHT / STYLE.millivolts_full_height  # where 1 mV is
