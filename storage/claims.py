@@ -41,6 +41,8 @@ class Claim:
         Its primary key.
     branches
         Conditions of which one must hold, beside being due and free. They may use bound parameters.
+    within
+        Columns of the index that stand before `due_at` and that a branch leaves as a range.
     also
         More columns to set when a row is claimed, as expressions over its old values.
     """
@@ -50,6 +52,7 @@ class Claim:
         table: Table,
         key: Column[Any],
         branches: Sequence[ColumnElement[bool]],
+        within: Sequence[Column[Any]] = (),
         also: Mapping[str, Any] | None = None,
     ) -> None:
         self._key = key
@@ -58,7 +61,7 @@ class Claim:
         oldest = [
             select(key)
             .where(branch, table.c.due_at <= now, free)
-            .order_by(table.c.due_at, key)
+            .order_by(*within, table.c.due_at, key)
             .limit(1)
             .correlate(None)
             for branch in branches

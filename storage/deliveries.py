@@ -217,7 +217,9 @@ _CLAIM = Claim(
     deliveries,
     deliveries.c.delivery_id,
     [(deliveries.c.destination == bindparam("to_destination")) & (deliveries.c.state == DeliveryState.PENDING)],
-    {"first_tried_at": func.coalesce(deliveries.c.first_tried_at, bindparam("now", type_=deliveries.c.due_at.type))},
+    also={
+        "first_tried_at": func.coalesce(deliveries.c.first_tried_at, bindparam("now", type_=deliveries.c.due_at.type))
+    },
 )
 _HELD = (
     select(deliveries.c.state, deliveries.c.lease_owner, deliveries.c.match_id)

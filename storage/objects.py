@@ -61,7 +61,8 @@ class ObjectStore:
         # Folders whose own entry in their parent this process has made durable.
         self._durable: set[Path] = set()
         with _translated("open", root):
-            self._temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._temporary.mkdir(mode=0o700, exist_ok=True)
             os.close(os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             _sync_folder(root)
             _sync_folder(root.parent)
@@ -229,6 +230,7 @@ class ObjectStore:
         path.parent.parent.mkdir(mode=0o700, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         with self._locked(fcntl.LOCK_SH):
+            os.utime(temporary)  # its age counts from now, however slowly its bytes came
             temporary.rename(path)
         self._make_durable(path)
 

@@ -203,6 +203,7 @@ _CLAIM_CHEST = Claim(
         _WAITS & (matches.c.chest_digest > "") & (matches.c.chest_digest < _MODEL_DIGEST) & _LACKS_FEATURES,
         _WAITS & (matches.c.chest_digest > _MODEL_DIGEST) & _LACKS_FEATURES,
     ],
+    within=[matches.c.chest_digest],
 )
 _CHEST = rows.SELECT_CHEST_FEATURES.where(
     chest_features.c.radiograph_id == bindparam("radiograph_id"),
