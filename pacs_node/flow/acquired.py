@@ -27,7 +27,7 @@ and archives that take over old ones, date these by their own work."""
 _DATE = re.compile(r"(\d{4})[.\-]?(\d{2})[.\-]?(\d{2})")
 _TIME = re.compile(r"(\d{2}):?(\d{2})?:?(\d{2})?(?:\.(\d{1,6}))?")
 _DATETIME = re.compile(r"(\d{8})(\d{2,6}(?:\.\d{1,6})?)?([+-]\d{4})?")
-_OFFSET = re.compile(r"([+-])(\d{2})(\d{2})")
+_OFFSET = re.compile(r"([+-])(\d{2})([0-5]\d)")
 _EARLIEST = 1890  # before the first radiograph; such dates are fillers
 
 
