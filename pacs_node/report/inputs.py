@@ -152,6 +152,8 @@ class ReportInputs:
                 raise ReportError(f"{name} must be timezone-aware")
         if not (math.isfinite(self.gap_seconds) and self.gap_seconds >= 0):
             raise ReportError("gap_seconds must be zero or more")
+        if abs(abs((self.ecg_at - self.radiograph_at).total_seconds()) - self.gap_seconds) > 1:
+            raise ReportError("gap_seconds is not the time between ECG and radiograph")
         try:
             ZoneInfo(self.site_timezone)
         except (LookupError, ValueError, OSError) as error:

@@ -175,7 +175,6 @@ def examination(**changes: Any) -> ReportInputs:
         "leads": leads(),
         "radiograph_at": RADIOGRAPH_AT,
         "ecg_at": ECG_AT,
-        "gap_seconds": 3 * 86400.0,
         "radiograph_date_only": False,
         "ecg_date_only": False,
         "predecessor": None,
@@ -185,7 +184,9 @@ def examination(**changes: Any) -> ReportInputs:
         "site_timezone": "Asia/Tokyo",
         "device": Device(ae_title="PULMOLINK", software_version="0.1.0"),
     }
-    return ReportInputs(**(fields | changes))
+    fields |= changes
+    gap = abs(fields["ecg_at"] - fields["radiograph_at"]).total_seconds()
+    return ReportInputs(**({"gap_seconds": gap} | fields))
 
 
 def write(folder: Path, name: str, data: bytes) -> Path:

@@ -80,6 +80,7 @@ def test_a_patch_outside_the_radiograph_is_refused() -> None:
         {"display": np.zeros((8, 8, 3), np.uint8)},
         {"display": np.zeros((1025, 8), np.uint8)},
         {"gap_seconds": -1.0},
+        {"gap_seconds": 86400.0},
         {"gap_seconds": float("nan")},
         {"created_at": datetime(2026, 11, 5)},  # noqa: DTZ001
         {"revision": 0},

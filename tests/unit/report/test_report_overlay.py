@@ -224,5 +224,5 @@ def test_a_geometry_that_reaches_beyond_the_picture_keeps_its_values_inside(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     padded = replace(geometry(), left=-400.0, scale_x=(1841 + 800) / 512)
-    picture = render_overlay(examination(geometry=padded, ecg_at=RADIOGRAPH_AT, gap_seconds=0.0))
+    picture = render_overlay(examination(geometry=padded, ecg_at=RADIOGRAPH_AT))
     assert picture.shape == (canvas.HEIGHT, canvas.WIDTH, 3)
