@@ -38,8 +38,8 @@ class Queue(Connections):
     ) -> Match | None:
         """Lease the match of one of `states` that has been due longest, and count the attempt.
 
-        An attempt counts from here, so a match that kills its worker is seen to do so: compare
-        `Match.attempts` with the bound before working.
+        None: nothing is due. An attempt counts from here, so a match that kills its worker is seen to do so:
+        compare `Match.attempts` with the bound before working.
         """
         claim = _claim_states(tuple(sorted(states)))
         row = claim.run(self, rows.SELECT_MATCHES, owner=owner, lease_seconds=lease_seconds, now=now)

@@ -10,7 +10,17 @@ from storage.errors import IllegalTransition, RowMissing, StorageConflict
 from storage.records import Disposition, Kind, MatchState, ReportKind
 from storage.store import Store
 from storage.transaction import PatientLock
-from tests.unit.storage.storage_examples import NOW, RULE, add, add_match, features, instance, report, supersede
+from tests.unit.storage.storage_examples import (
+    NOW,
+    RULE,
+    add,
+    add_match,
+    features,
+    instance,
+    new_report,
+    report,
+    supersede,
+)
 
 
 class PairingBehaviour:
@@ -203,6 +213,14 @@ class PairingBehaviour:
     def test_a_held_match_may_name_the_ecg_that_contradicts(self, store: Store) -> None:
         match = store.match(add_match(store, state=MatchState.HELD))
         assert match.ecg_uid == "1.2.1.2"
+
+    def test_a_report_of_ours_that_comes_back_is_known(self, store: Store) -> None:
+        """An archive that routes everything back must not start a loop."""
+        match_id = add_match(store)
+        report(store, match_id)
+        with store.transaction() as tx:
+            assert tx.is_own_report(new_report(match_id).sop_instance_uid)
+            assert not tx.is_own_report("1.2.1.1")
 
     def test_the_predecessor_is_the_nearest_ancestor_with_a_report(self, store: Store) -> None:
         first = add_match(store)

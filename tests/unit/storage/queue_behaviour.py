@@ -279,6 +279,18 @@ class DeliveryBehaviour:
         with pytest.raises(RowMissing):
             store.delivered(999, "quick", 0, NOW)
 
+    def test_a_delivery_that_nobody_answered_does_not_count_as_tried(self, store: Store) -> None:
+        report(store, add_match(store), {ReportKind.SR: ["pacs"]})
+        sent = store.claim_delivery("pacs", "w", 60, NOW)
+        assert sent is not None
+        assert store.postpone_delivery(sent.delivery_id, "w", "connection refused", NOW + seconds(30))
+        assert store.claim_delivery("pacs", "w", 60, NOW + seconds(29)) is None
+        again = store.claim_delivery("pacs", "w", 60, NOW + seconds(30))
+        assert again is not None
+        assert (again.attempts, again.last_status, again.last_error) == (1, None, "connection refused")
+        assert again.first_tried_at == NOW
+        assert not store.postpone_delivery(sent.delivery_id, "x", "", NOW)
+
     def test_a_destination_that_answers_again_gets_everything_in_the_order_it_was_made(self, store: Store) -> None:
         for number in range(1, 4):
             report(store, add_match(store, number))
