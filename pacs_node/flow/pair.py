@@ -19,6 +19,8 @@ from storage.transaction import PatientLock, Transaction
 WITH_REPORT = frozenset({MatchState.REPORTED, MatchState.DELIVERED, MatchState.COMMITTED})
 """States whose match has told PACS something: a change makes a new match that names it."""
 
+REMOVED = "radiograph_removed: an ECG came after retention removed the radiograph; send the radiograph again"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairingRules:
@@ -102,14 +104,38 @@ def refuse_ecg(tx: Transaction, match: Match, owner: str, reason: str, rules: Pa
 def drive_again(tx: Transaction, match: Match, rules: PairingRules, now: datetime) -> None:
     """A person asks for another try of a HELD or FAILED match: refused inputs count again, the best ECG is chosen.
 
-    An identity contradiction stays held, because nothing but corrected objects can settle it.
+    An identity contradiction stays held, because nothing but corrected objects can settle it. A refused input whose
+    corrected copy was accepted meanwhile stays refused.
     """
-    for instance_id in (match.radiograph_id, match.ecg_id):
-        if instance_id is not None and tx.instance(instance_id).instance.disposition is Disposition.REFUSED:
-            tx.set_disposition(instance_id, Disposition.ACCEPTED, "")
-    radiograph = tx.instance(match.radiograph_id)
+    if not _accept_again(tx, match.radiograph_id):
+        return
+    was_refused = match.ecg_id is not None and _is_refused(tx, match.ecg_id)
+    ecg_counts = match.ecg_id is not None and _accept_again(tx, match.ecg_id)
     key = (match.patient.issuer, match.patient.patient_id)
-    _repair(tx, radiograph, tx.accepted(*key, Kind.ECG), rules, now, again=True)
+    ecgs = tx.accepted(*key, Kind.ECG)
+    _repair(tx, tx.instance(match.radiograph_id), ecgs, rules, now, again=True)
+    if not (was_refused and ecg_counts):
+        return
+    for radiograph in tx.accepted(*key, Kind.RADIOGRAPH):
+        current = tx.current_match(radiograph.instance_id)
+        if current is not None and current.radiograph_id != match.radiograph_id:
+            held_with_it = current.state is MatchState.HELD and current.ecg_id == match.ecg_id
+            _repair(tx, radiograph, ecgs, rules, now, again=held_with_it)
+
+
+def _is_refused(tx: Transaction, instance_id: int) -> bool:
+    return tx.instance(instance_id).instance.disposition is Disposition.REFUSED
+
+
+def _accept_again(tx: Transaction, instance_id: int) -> bool:
+    """Let a refused instance count again, unless another object of its UID does; whether it counts now."""
+    if not _is_refused(tx, instance_id):
+        return True
+    copies = tx.instances_with_uid(tx.instance(instance_id).instance.sop_instance_uid)
+    if any(copy.instance.disposition is Disposition.ACCEPTED for copy in copies):
+        return False
+    tx.set_disposition(instance_id, Disposition.ACCEPTED, "")
+    return True
 
 
 def run_again(tx: Transaction, match: Match, now: datetime) -> int:
@@ -144,6 +170,11 @@ def _repair(
     by_uid = {ecg.instance.sop_instance_uid: ecg.instance_id for ecg in ecgs}
     choice = choose(_candidate(radiograph), map(_candidate, ecgs), rules.window)
     current = tx.current_match(radiograph.instance_id)
+    if radiograph.purged_at is not None and current is not None and not isinstance(choice, Nothing):
+        # Retention only gives up the bytes of an UNPAIRED radiograph; sent again, it is paired then.
+        if current.reason != REMOVED:
+            _leave_unpaired(tx, current, now)
+        return False
     if isinstance(choice, Nothing):
         waiting: Any = {
             "ecg_id": None,
@@ -188,6 +219,19 @@ def _repair(
             now=now,
         )
     return True
+
+
+def _leave_unpaired(tx: Transaction, current: Match, now: datetime) -> None:
+    tx.change_match(
+        current.match_id,
+        state=MatchState.UNPAIRED,
+        reason=REMOVED,
+        ecg_id=None,
+        gap_seconds=None,
+        rule_version=RULE_VERSION,
+        due_at=now,
+        now=now,
+    )
 
 
 def _standing(choice: Chosen | Contradicted) -> tuple[MatchState, str]:

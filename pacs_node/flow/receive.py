@@ -6,6 +6,7 @@ status. A success means that bytes, row and pairing are on disk.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -82,14 +83,16 @@ class Receiver:
             content = to_part10(incoming.parts)
             stored = self._objects.put(content)
             instance, status, comment = self._describe(incoming, content, stored.sha256)
-            receipt = self._record(instance, status, comment)
+            receipt = self._store.transact(
+                lambda tx: self._record(tx, instance, status, comment), lock=lock_of(instance.patient)
+            )
         except StorageFull:
             return self._refused(incoming, "disk full")
         log.info(
             "received",
-            kind=instance.kind.value,
+            kind=receipt.kind.value if receipt.kind else "",
             disposition=receipt.disposition.value if receipt.disposition else "",
-            reason=instance.reason.partition(":")[0],
+            reason=receipt.reason.partition(":")[0],
             sop_class=instance.sop_class_uid,
             calling_ae=instance.calling_ae,
             size_bytes=instance.size_bytes,
@@ -144,20 +147,19 @@ class Receiver:
             "",
         )
 
-    def _record(self, instance: Instance, status: int, comment: str) -> Receipt:
+    def _record(self, tx: Transaction, instance: Instance, status: int, comment: str) -> Receipt:
         """The row and the pairing, in one transaction; the same bytes again change nothing."""
-        with self._store.transaction(lock=lock_of(instance.patient)) as tx:
-            known = tx.instances_with_uid(instance.sop_instance_uid)
-            same = next((row for row in known if row.instance.sha256 == instance.sha256), None)
-            if same is not None:
-                if same.purged_at is not None:
-                    tx.restore_purged(same.instance_id)
-                    pair_arrival(tx, replace(same, purged_at=None), self._rules, self._clock())
-                instance = same.instance
-            else:
-                instance = self._beside(tx, known, instance)
-                row = StoredInstance(instance_id=tx.add_instance(instance), instance=instance, purged_at=None)
-                pair_arrival(tx, row, self._rules, self._clock())
+        known = tx.instances_with_uid(instance.sop_instance_uid)
+        same = next((row for row in known if row.instance.sha256 == instance.sha256), None)
+        if same is not None:
+            if same.purged_at is not None:
+                tx.restore_purged(same.instance_id)
+                pair_arrival(tx, replace(same, purged_at=None), self._rules, self._clock())
+            instance = same.instance
+        else:
+            instance = self._beside(tx, known, instance)
+            row = StoredInstance(instance_id=tx.add_instance(instance), instance=instance, purged_at=None)
+            pair_arrival(tx, row, self._rules, self._clock())
         return Receipt(
             status=status,
             comment=comment[:64],
@@ -191,13 +193,14 @@ class Receiver:
 
 def person(header: Dataset, default_issuer: str) -> Patient:
     """Who the header says it is of; what is not in the standard's form counts as not said."""
-    birth_date = "".join(text(header, "PatientBirthDate").replace(".", "-").split("-"))
+    birth_date = re.sub(r"[-./]", "", text(header, "PatientBirthDate"))
     sex = text(header, "PatientSex").upper()
     return Patient(
         issuer=text(header, "IssuerOfPatientID") or default_issuer,
         patient_id=text(header, "PatientID"),
         name=text(header, "PatientName"),
-        birth_date=birth_date if len(birth_date) == 8 and birth_date.isdecimal() else "",
+        # Zeros fill a date that nobody knows; any other eight digits are a statement, odd or not.
+        birth_date=birth_date if re.fullmatch(r"(?!0{8})[0-9]{8}", birth_date) else "",
         sex=sex if sex in {"M", "F", "O"} else "",
     )
 
