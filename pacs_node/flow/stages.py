@@ -188,6 +188,7 @@ class Stages:
             revision=match.revision,
             created_at=self._clock(),
             site_timezone=self._settings.node.site_timezone,
+            default_issuer=self._settings.pairing.default_issuer,
             device=Device(ae_title=self._settings.node.ae_title, software_version=CODE_VERSION),
         )
 
