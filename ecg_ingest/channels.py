@@ -1,20 +1,21 @@
 """Which standard leads the channels of a DICOM waveform carry, by code, code meaning or label.
 
-Values only: no samples, no numpy. The receiver's classifier and the decoder share this one table.
+Values only: no samples. The receiver's classifier and the decoder share this one table.
 """
 
 from __future__ import annotations
 
 import re
 import struct
+import unicodedata
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 _TWELVE = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 _CHEST = _TWELVE[6:]
@@ -60,12 +61,13 @@ PARSER_FAULTS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
+    BytesLengthException,
     EOFError,
+    InvalidDicomError,
     LookupError,
     MemoryError,
-    NotImplementedError,
     OSError,
-    RecursionError,
+    RuntimeError,  # with RecursionError and NotImplementedError
     TypeError,
     ValueError,
     struct.error,
@@ -134,7 +136,7 @@ def standard_lead(name: ChannelName) -> str | NotALead:
             return NotALead.NOT_AUGMENTED
         return _NUMBERED.get(found) or _DERIVED.get(found) or NotALead.OTHER
     for text in (name.meaning, name.label):
-        plain = " ".join(text.replace("_", " ").split()).upper()
+        plain = " ".join(unicodedata.normalize("NFKC", text).replace("_", " ").split()).upper()
         if match := _NAME.match(plain):
             return _BY_UPPER[match.group(1)]
         if _PLAIN_VR.match(plain):

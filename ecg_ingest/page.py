@@ -22,7 +22,7 @@ from ecg_ingest.lead_images import EcgRefused, RefusalReason
 
 MAX_PAGES = 20
 MAX_PAGE_POINTS = 14_400.0  # 200 inches, the largest page of PDF 1.7 (Annex C)
-MAX_OBJECTS = 400_000
+MAX_OBJECTS = 200_000
 MAX_POINTS = 3_000_000
 MAX_CHARACTERS = 50_000
 MAX_SECONDS = 20.0  # for all pages of a file

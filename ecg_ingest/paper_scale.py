@@ -19,10 +19,13 @@ STANDARD_MM_PER_SECOND = 25.0
 STANDARD_MM_PER_MILLIVOLT = 10.0
 PULSE_SECONDS = 0.2  # a calibration pulse is 1 mV for 0.2 s
 
-_SPEED = re.compile(r"(\d+(?:[.,]\d+)?)\s*mm\s*/\s*s", re.IGNORECASE)
+_SPEED = re.compile(r"(\d+(?:[.,]\d+)?)\s*mm\s*/\s*(?:s|秒)", re.IGNORECASE)
 _GAIN = re.compile(r"(\d+(?:[.,]\d+)?)\s*(mm|cm)\s*/\s*mV", re.IGNORECASE)
 _HEIGHT_TOLERANCE = 0.05
 _WIDTH_TOLERANCE = 0.15
+_PULSE_POINTS = 1000
+_PULSE_AT_LEAST_MM = 3.0  # high
+_PULSE_AT_MOST_MM = 20.0  # wide, with what is level before and after it
 _GRID_LINE_MM = 20.0  # shorter lines are ticks
 _LEAST_GRID_LINES = 10
 
@@ -173,6 +176,8 @@ def _near(value: float, expected: float, tolerance: float) -> bool:
 
 def find_pulse(stroke: NDArray[np.float64]) -> Pulse | None:
     """The calibration pulse that this line is, or None: up, level, down, and nothing else."""
+    if not 4 <= len(stroke) <= _PULSE_POINTS:
+        return None
     x, y = stroke[:, 0], stroke[:, 1]
     width, height = float(np.ptp(x)), float(np.ptp(y))
     if not (2.0 < width / POINTS_PER_MM < 25.0 and 2.0 < height / POINTS_PER_MM < 45.0) or np.diff(x).min() < -0.05:
@@ -191,6 +196,31 @@ def find_pulse(stroke: NDArray[np.float64]) -> Pulse | None:
     rise = float(x[above[0]] if above[0] == 0 else (x[above[0]] + x[above[0] - 1]) / 2.0)
     fall = float(x[above[-1]] if above[-1] == x.size - 1 else (x[above[-1]] + x[above[-1] + 1]) / 2.0)
     return Pulse(width=fall - rise, height=height)
+
+
+def cut_pulse(trace: NDArray[np.float64]) -> tuple[Pulse | None, NDArray[np.float64]]:
+    """A line without the calibration pulse it begins with, and that pulse; the line itself if it has none.
+
+    The pulse's tail goes too: it is exactly level or one long stroke, a heart's line is neither.
+    """
+    height = trace[:, 1] - trace[0, 1]
+    head = int(np.searchsorted(trace[:, 0], trace[0, 0] + _PULSE_AT_MOST_MM * POINTS_PER_MM))
+    above = np.flatnonzero(height[:head] > _PULSE_AT_LEAST_MM * POINTS_PER_MM)
+    if above.size == 0:
+        return None, trace
+    back = np.flatnonzero(height[above[0] : head] < _PULSE_AT_LEAST_MM * POINTS_PER_MM)
+    if back.size == 0:
+        return None, trace
+    end = int(above[0] + back[0])
+    while end + 1 < len(trace) and abs(trace[end + 1, 1] - trace[0, 1]) < abs(trace[end, 1] - trace[0, 1]) - 0.05:
+        end += 1
+    pulse = find_pulse(trace[: end + 1])
+    if pulse is None:
+        return None, trace
+    usual = float(np.median(np.diff(trace[:, 0])))
+    steps = np.diff(trace[end:], axis=0)
+    moves = np.flatnonzero((np.abs(steps[:, 1]) > 0.02) & (steps[:, 0] < 5.0 * usual))
+    return pulse, trace[end + (int(moves[0]) if moves.size else 0) :]
 
 
 def grid_millimetre(strokes: Sequence[NDArray[np.float64]]) -> tuple[float | None, float | None]:

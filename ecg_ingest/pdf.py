@@ -80,7 +80,8 @@ def _look(page: Page) -> _Found:
             rest.append(stroke)
         else:
             pulses.append(pulse)
-    return _Found(page=page, labels=find_labels(page.words), traces=find_traces(rest), pulses=pulses)
+    traces, at_traces = find_traces(rest)
+    return _Found(page=page, labels=find_labels(page.words), traces=traces, pulses=[*pulses, *at_traces])
 
 
 def _ecg_page(pages: list[_Found]) -> _Found:

@@ -1,6 +1,7 @@
 """What to know of a recording before believing a number from it: noise, mains, wander, reversed arms.
 
-Findings, never refusals. Each rule states its measure; thresholds were set on real records (see the tests).
+Findings, never refusals. Each rule states its measure; on 144 leads of twelve PTB-XL records noise
+was at most .030 mV, mains .0014 mV, and the baseline moved by at most .49 mV in 95 % of them.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ecg_ingest.channels import PARSER_FAULTS
 from ecg_ingest.lead_images import EcgRefused, EcgSource, LeadImages, RefusalReason, RenderStyle
 
 if TYPE_CHECKING:
@@ -54,6 +53,8 @@ def read(data: bytes, *, style: RenderStyle) -> LeadImages:
         raise EcgRefused(
             RefusalReason.TOO_LARGE, f"{len(data)} bytes; at most {MAX_BYTES} are read", "send a resting ECG"
         )
+    from ecg_ingest.channels import PARSER_FAULTS
+
     try:
         if data[128:132] == b"DICM":
             return _read_dicom(data, style)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ecg_ingest.lead_images import EcgRefused, RefusalReason
 
 MAX_CHANNELS = 64
-MAX_SAMPLES = 50_000_000
-"""Over all channels: a day of twelve leads at 48 Hz, or 11 hours at 100 Hz; a resting ECG has 120,000."""
+MAX_SAMPLES = 12_000_000
+"""Over all channels: 1000 s of twelve leads at 1 kHz; a resting ECG has 120,000. Decoding takes 30 bytes a sample."""
 
 _KINDS = {  # PS3.3 C.10.9.1.5, Waveform Sample Interpretation
     ("SB", 8): "i1",

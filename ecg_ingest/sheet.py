@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ecg_ingest.lead_images import LEADS, EcgRefused, RefusalReason
 from ecg_ingest.page import Word
-from ecg_ingest.paper_scale import POINTS_PER_MM
+from ecg_ingest.paper_scale import POINTS_PER_MM, Pulse, cut_pulse
 
 ROWS_OF_LAYOUT = {"3x4": 3, "6x2": 6, "12x1": 12}
 MAX_RHYTHM_ROWS = 3
@@ -27,6 +27,9 @@ _BACKWARDS = 0.1  # points that a trace may step back by rounding
 _LABEL_BEFORE = 20.0 * POINTS_PER_MM  # a label may stand this far before its trace
 _SPLIT_ERROR = 4.0 * POINTS_PER_MM  # between labels and equal parts of a row
 _MAX_LABEL_FITS = 20_000
+_ROW_GAP = 5.0 * POINTS_PER_MM  # rows are at least 10 mm apart on every sheet that can be read
+_LABEL_BELOW, _LABEL_ABOVE = -0.4, 0.65  # of the distance between rows: where labels stand
+_DROP_SPREAD = 0.5  # of the distance between rows, by how much that may vary
 _UNEVEN = 0.25  # of the usual distance between points
 
 _BY_UPPER = {lead.upper(): lead for lead in LEADS}
@@ -58,7 +61,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """Twelve cells, the rhythm strips below them ("" where unlabelled), and the layout's name."""
+    """Twelve cells, the rhythm strips beside them (lead "" where unlabelled), and the layout's name."""
 
     layout: str  # "3x4+1", "6x2", ...
     columns: int
@@ -88,9 +91,15 @@ def find_labels(words: Iterable[Word]) -> list[Label]:
     return labels
 
 
-def find_traces(strokes: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
-    """Lines that run from left to right with many points over some width, each once."""
+def find_traces(
+    strokes: Sequence[NDArray[np.float64]],
+) -> tuple[list[NDArray[np.float64]], list[Pulse]]:
+    """Lines that run from left to right with many points over some width, each once.
+
+    A calibration pulse at a line's beginning is cut off and returned beside them.
+    """
     traces: list[NDArray[np.float64]] = []
+    pulses: list[Pulse] = []
     for stroke in strokes:
         if len(stroke) < _TRACE_POINTS or np.ptp(stroke[:, 0]) < _TRACE_WIDTH:
             continue
@@ -100,14 +109,19 @@ def find_traces(strokes: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float
         if any(other.shape == line.shape and np.allclose(other, line, atol=0.05) for other in traces):
             continue  # drawn twice, as a halo and a line
         traces.append(line)
-    return traces
+    for index, line in enumerate(traces):
+        pulse, rest = cut_pulse(line)
+        if pulse is not None:
+            pulses.append(pulse)
+            traces[index] = rest
+    return traces, pulses
 
 
 def read_sheet(labels: Sequence[Label], traces: Sequence[NDArray[np.float64]]) -> Sheet:
     """Give every lead its line.
 
     The labels must form exactly one known layout; the traces' baselines must be as many as its rows (and up
-    to three rhythm strips below), each at the same height under its labels; each row must be one line, or
+    to three rhythm strips), each at the same height under its labels; each row must be one line, or
     one a column.
 
     Raises
@@ -123,16 +137,18 @@ def read_sheet(labels: Sequence[Label], traces: Sequence[NDArray[np.float64]]) -
             "all twelve leads must be on one page, labelled as text",
         )
     layout, grid = _fit_layout(labels)
-    rows = _rows(traces, [float(np.mean([label.middle for label in row])) for row in grid])
+    heights = [float(np.mean([label.middle for label in row])) for row in grid]
+    rows = _rows(traces)
+    first = _first_row(rows, heights)
+    own = rows[first : first + len(grid)]
     cells: list[Cell] = []
-    for row_labels, row_traces in zip(grid, rows, strict=False):
+    for row_labels, row_traces in zip(grid, own, strict=True):
         parts = _columns(row_labels, row_traces)
         for column, (label, points) in enumerate(zip(row_labels, parts, strict=True)):
             cells.append(Cell(lead=label.lead, column=column, points=points))
     _check_columns(cells, len(grid[0]))
-    drop = float(np.mean([np.mean([label.middle for label in row]) for row in grid]))
-    drop -= float(np.mean([np.mean([_baseline(trace) for trace in row]) for row in rows[: len(grid)]]))
-    rhythm = tuple(_rhythm(row, labels, grid, drop) for row in rows[len(grid) :])
+    drop = float(np.mean(heights)) - float(np.mean([_height(row) for row in own]))
+    rhythm = tuple(_rhythm(row, labels, grid, drop) for row in [*rows[:first], *rows[first + len(grid) :]])
     name = f"{layout}+{len(rhythm)}" if rhythm else layout
     return Sheet(layout=name, columns=len(grid[0]), cells=tuple(cells), rhythm=rhythm)
 
@@ -203,32 +219,46 @@ def _baseline(trace: NDArray[np.float64]) -> float:
     return float(np.median(trace[:, 1]))
 
 
-def _rows(traces: Sequence[NDArray[np.float64]], label_heights: Sequence[float]) -> list[list[NDArray[np.float64]]]:
-    """Traces by baseline from the top; the first belong to the labels' rows, the rest are rhythm strips."""
-    spacing = float(np.min(-np.diff(label_heights)))
+def _height(row: Sequence[NDArray[np.float64]]) -> float:
+    return float(np.mean([_baseline(trace) for trace in row]))
+
+
+def _rows(traces: Sequence[NDArray[np.float64]]) -> list[list[NDArray[np.float64]]]:
+    """Traces by baseline from the top. A new row begins where the baseline falls by more than rows wander."""
     ordered = sorted(traces, key=_baseline, reverse=True)
     rows: list[list[NDArray[np.float64]]] = []
     for trace in ordered:
-        if rows and _baseline(rows[-1][-1]) - _baseline(trace) < 0.35 * spacing:
+        if rows and _baseline(rows[-1][-1]) - _baseline(trace) < _ROW_GAP:
             rows[-1].append(trace)
         else:
             rows.append([trace])
-    extra = len(rows) - len(label_heights)
+    return rows
+
+
+def _first_row(rows: Sequence[Sequence[NDArray[np.float64]]], heights: Sequence[float]) -> int:
+    """Which row of traces lies under the first row of labels.
+
+    Labels stand from just below to two thirds of a row above their baselines, all alike. One row further
+    up or down is then out of reach, so that at most one answer is possible; none is a refusal.
+    """
+    spacing = float(np.min(-np.diff(heights)))
+    extra = len(rows) - len(heights)
     if extra < 0:
         raise EcgRefused(
             RefusalReason.LEADS_MISSING,
-            f"{len(label_heights)} rows are labelled and {max(len(rows), 0)} rows of traces drawn",
+            f"{len(heights)} rows are labelled and {len(rows)} rows of traces drawn",
             "export the complete sheet",
         )
-    if extra > MAX_RHYTHM_ROWS:
+    fits = []
+    for first in range(min(extra, MAX_RHYTHM_ROWS) + 1):
+        own = rows[first : first + len(heights)]
+        drops = [height - _height(row) for height, row in zip(heights, own, strict=True)]
+        alike = max(drops) - min(drops) <= _DROP_SPREAD * spacing
+        if alike and _LABEL_BELOW * spacing <= min(drops) and max(drops) <= _LABEL_ABOVE * spacing:
+            fits.append(first)
+    if extra > MAX_RHYTHM_ROWS or len(fits) != 1:
         raise _rows_do_not_fit()
-    drops = [
-        height - float(np.mean([_baseline(trace) for trace in row]))
-        for height, row in zip(label_heights, rows, strict=False)
-    ]
-    if max(drops) - min(drops) > 0.5 * spacing or max(abs(drop) for drop in drops) > spacing:
-        raise _rows_do_not_fit()
-    return rows
+    return fits[0]
 
 
 def _rows_do_not_fit() -> EcgRefused:
@@ -324,7 +354,7 @@ def _check_columns(cells: Sequence[Cell], columns: int) -> None:
 def _rhythm(
     row: Sequence[NDArray[np.float64]], labels: Sequence[Label], grid: Sequence[Sequence[Label]], drop: float
 ) -> Cell:
-    """A strip below the leads, with the name beside it if there is one."""
+    """A strip beside the leads, with the name beside it if there is one."""
     if len(row) != 1:
         raise _rows_do_not_fit()
     trace = row[0]

@@ -143,6 +143,8 @@ class SheetStyle:
     pulse_mm: float | None = 10.0
     grid: bool = True
     one_line_a_row: bool = False
+    pulse_in_line: bool = False  # each row's first line begins with its pulse
+    rhythm_first: bool = False  # rhythm strips above the leads
     pieces: bool = False  # each trace as single line segments
     in_form: bool = False  # drawn inside a form object that scales it
     turned: bool = False  # drawn sideways on a portrait page
@@ -200,15 +202,18 @@ def _draw(canvas: Canvas, signals: Signals, style: SheetStyle) -> None:
     lines = style.rows + len(style.rhythm)
     pitch = (top - bottom) / lines
     begin = left + 12.0
-    for row in range(lines):
-        baseline = top - (row + 0.55) * pitch
-        if style.pulse_mm is not None:
-            _polyline(canvas, _pulse(begin, baseline, style))
-        if row >= style.rows:
-            lead = style.rhythm[row - style.rows]
+    for line in range(lines):
+        baseline = top - (line + 0.55) * pitch
+        row = line - len(style.rhythm) if style.rhythm_first else line
+        pulse = _pulse(begin, baseline, style) if style.pulse_mm is not None else []
+        if pulse and not style.pulse_in_line:
+            _polyline(canvas, pulse)
+            pulse = []
+        if not 0 <= row < style.rows:
+            lead = style.rhythm[row % style.rows if row >= 0 else row]
             if style.rhythm_labels:
                 canvas.drawString((begin + 1) * mm, (baseline + 0.35 * pitch) * mm, lead)
-            _polyline(canvas, _points(signals[lead], begin, baseline, style))
+            _polyline(canvas, pulse + _points(signals[lead], begin, baseline, style))
             continue
         whole = []
         for column in range(columns):
@@ -222,9 +227,10 @@ def _draw(canvas: Canvas, signals: Signals, style: SheetStyle) -> None:
             part = signals[drawn][first : first + round(seconds * style.hz)]
             whole.append(part)
             if not style.one_line_a_row and lead not in style.without:
-                _polyline(canvas, _points(part, x, baseline, style), pieces=style.pieces)
+                start = pulse if column == 0 else []
+                _polyline(canvas, start + _points(part, x, baseline, style), pieces=style.pieces)
         if style.one_line_a_row:
-            _polyline(canvas, _points(np.concatenate(whole), begin, baseline, style))
+            _polyline(canvas, pulse + _points(np.concatenate(whole), begin, baseline, style))
 
 
 def _points(values: NDArray[np.float64], x: float, baseline: float, style: SheetStyle) -> list[tuple[float, float]]:
