@@ -14,7 +14,7 @@ from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
 from pacs_node.dicom.primitives import VERIFICATION, calling_ae_title, store_request
-from pacs_node.dicom.stack import quiet
+from pacs_node.dicom.stack import quiet, send_at_once
 from pacs_node.flow.receive import PROCESSING_FAILURE, Incoming, Receipt
 from pacs_node.flow.sop_classes import RECEIVED
 from pacs_node.settings import Settings, Source
@@ -59,6 +59,7 @@ class StorageServer:
         """
         node = self._settings.node
         handlers: list[Any] = [
+            (evt.EVT_CONN_OPEN, send_at_once),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_REQUESTED, self._on_requested),
         ]
