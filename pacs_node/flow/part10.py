@@ -16,6 +16,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 IMPLEMENTATION_CLASS_UID = "2.25.152748396519262487214127482317459213377"
+IMPLEMENTATION_VERSION_NAME = "PULMOLINK"
 INFLATED_BYTES = 256 * 2**20
 """A deflated data set that grows beyond this is not read."""
 INFLATE_STEP = 2**16
@@ -60,6 +61,8 @@ def to_part10(parts: DataSetBytes) -> bytes:
     meta.MediaStorageSOPInstanceUID = UID(parts.sop_instance_uid)
     meta.TransferSyntaxUID = UID(parts.transfer_syntax_uid)
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    # Left out, pydicom writes its own version here: after an upgrade the same object would come as other bytes.
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     buffer = DicomBytesIO()
     buffer.write(b"\0" * 128 + b"DICM")
     write_file_meta_info(buffer, meta, enforce_standard=True)
@@ -81,14 +84,17 @@ def from_part10(content: bytes) -> DataSetBytes:
     buffer.seek(132)
     try:
         meta = read_dataset(buffer, is_implicit_VR=False, is_little_endian=True, stop_when=_past_group_2)
-        return DataSetBytes(
-            sop_class_uid=str(meta.MediaStorageSOPClassUID),
-            sop_instance_uid=str(meta.MediaStorageSOPInstanceUID),
-            transfer_syntax_uid=str(meta.TransferSyntaxUID),
+        parts = DataSetBytes(
+            sop_class_uid=str(meta.get("MediaStorageSOPClassUID") or ""),
+            sop_instance_uid=str(meta.get("MediaStorageSOPInstanceUID") or ""),
+            transfer_syntax_uid=str(meta.get("TransferSyntaxUID") or ""),
             data=content[buffer.tell() :],
         )
     except UNREADABLE as error:
         raise HeaderUnreadable(f"file meta information unreadable ({type(error).__name__})") from None
+    if not (parts.sop_class_uid and parts.sop_instance_uid and parts.transfer_syntax_uid):
+        raise HeaderUnreadable("file meta information lacks SOP class, instance or transfer syntax")
+    return parts
 
 
 def read_header(content: bytes) -> Dataset:
