@@ -7,10 +7,12 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import structlog
 from pydicom.dataset import Dataset
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
+from pynetdicom.association import Association
 from pynetdicom.transport import ThreadedAssociationServer
 
 from pacs_node.dicom.primitives import VERIFICATION, calling_ae_title, store_request
@@ -23,6 +25,9 @@ log = structlog.get_logger()
 
 PDU_BYTES = 131072
 """Largest P-DATA PDU we ask for; larger ones cost fewer turns per object."""
+
+QUIET_SECONDS = 1.0
+"""An association that sent nothing for so long is between two objects."""
 
 
 class PortTaken(Exception):
@@ -37,6 +42,8 @@ class StorageServer:
         self._settings = settings
         self._receive = receive
         self._server: ThreadedAssociationServer | None = None
+        self._busy: set[Association] = set()  # with an object in hand
+        self._last_heard: WeakKeyDictionary[Association, float] = WeakKeyDictionary()  # monotonic seconds
         node = settings.node
         self._ae = AE(ae_title=node.ae_title)
         self._ae.maximum_pdu_size = PDU_BYTES
@@ -60,6 +67,7 @@ class StorageServer:
         node = self._settings.node
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, send_at_once),
+            (evt.EVT_DATA_RECV, self._on_data),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_REQUESTED, self._on_requested),
         ]
@@ -71,16 +79,37 @@ class StorageServer:
             ) from None
 
     def stop(self, drain_seconds: float) -> None:
-        """Stop accepting, let running associations end for at most `drain_seconds`, then abort them."""
+        """Stop accepting, let objects on their way arrive for at most `drain_seconds`, then end what is left.
+
+        An association between two objects is aborted: its sender got an answer to each and will call again.
+        """
         if self._server is None:
             return
-        associations = self._server.active_associations
         self._server.shutdown()
         deadline = time.monotonic() + drain_seconds
-        for association in associations:
-            association.join(timeout=max(0.0, deadline - time.monotonic()))
-            if association.is_alive():
-                association.abort()
+        while (left := self._server.active_associations) and time.monotonic() < deadline:
+            for association in left:
+                if not association.is_established:
+                    self._cut(association)
+                elif association not in self._busy and time.monotonic() - self._heard(association) > QUIET_SECONDS:
+                    association.abort(block=False)
+            time.sleep(0.05)
+        for association in left:
+            self._cut(association)
+
+    def _heard(self, association: Association) -> float:
+        return self._last_heard.get(association, 0.0)
+
+    def _cut(self, association: Association) -> None:
+        """End an association that is not made (a port probe waits in pynetdicom for half a minute) or does not end."""
+        connection = association.dul.socket
+        if self._server is not None and connection is not None and connection.socket is not None:
+            self._server.shutdown_request(connection.socket)
+        # What its thread waits for; None counts as a timeout.
+        association.dul.to_user_queue.put(None)  # type: ignore[arg-type]
+
+    def _on_data(self, event: evt.Event) -> None:
+        self._last_heard[event.assoc] = time.monotonic()
 
     def _on_requested(self, event: evt.Event) -> None:
         """Refuse peers that are not configured before anything is negotiated."""
@@ -93,6 +122,14 @@ class StorageServer:
             event.assoc.kill()
 
     def _on_store(self, event: evt.Event) -> Dataset | int:
+        self._busy.add(event.assoc)
+        try:
+            return self._store(event)
+        finally:
+            self._last_heard[event.assoc] = time.monotonic()  # leaves time for the answer
+            self._busy.discard(event.assoc)
+
+    def _store(self, event: evt.Event) -> Dataset | int:
         calling = calling_ae_title(event)
         source = permitted(self._settings.sources, calling, event.assoc.requestor.address)
         try:
