@@ -109,6 +109,10 @@ class Transaction:
         """Change what became of an instance, such as an ECG that cannot be read. Raises `RowMissing`."""
         self._update_instance(instance_id, disposition=disposition, reason=reason)
 
+    def describe_again(self, instance_id: int, instance: Instance) -> None:
+        """Write down what an instance is taken for now: the same bytes, read by other settings. Raises `RowMissing`."""
+        self._update_instance(instance_id, **rows.instance_values(instance))
+
     def restore_purged(self, instance_id: int) -> None:
         """Note that the bytes of a purged instance are back: they were sent, and put, again."""
         self._update_instance(instance_id, purged_at=None)
@@ -145,8 +149,8 @@ class Transaction:
     ) -> int:
         """Store a match and return its number. The one it `supersedes` goes SUPERSEDED and loses its lease.
 
-        Reports and deliveries of the superseded match stay as they are: the new report names its predecessor,
-        so that one must reach the archive too.
+        Reports and deliveries of the superseded match stay as they are until the new report is written and
+        `Store.predecessor_report` decides whether it names them.
 
         Raises
         ------

@@ -24,13 +24,14 @@ from pacs_node.settings import Settings
 from storage.records import Disposition, Kind, Match, MatchState, Patient, StoredInstance
 from storage.transaction import PatientLock, Transaction
 
+CORRECTABLE = frozenset({Disposition.REFUSED, Disposition.HELD})
 WITH_REPORT = frozenset({MatchState.REPORTED, MatchState.DELIVERED, MatchState.COMMITTED})
 """States whose match has told PACS something: a change makes a new match that names it."""
 
 CONTRADICTION = "identity_contradiction"
-DISPUTED = (
-    "identity_disputed: an object of the same SOP Instance UID came for somebody else; `accept` settles which holds"
-)
+DISPUTED_CODE = "identity_disputed"
+DISPUTED = f"{DISPUTED_CODE}: an object of this SOP Instance UID came for somebody else; `accept` settles which counts"
+OTHER_COPY = "same_uid_other_bytes: a person accepted another object of this SOP Instance UID"
 ECG_REMOVED = "ecg_removed: an ECG in the window came, but retention removed it; send the ECG again"
 REMOVED = "radiograph_removed: an ECG came after retention removed the radiograph; send the radiograph again"
 
@@ -51,9 +52,9 @@ class PairingRules:
         )
 
 
-def lock_of(patient: Patient) -> PatientLock:
-    """The lock under which this patient's pairing changes."""
-    return PatientLock(issuer=patient.issuer, patient_id=patient.patient_id)
+def lock_of(patient: Patient, sop_instance_uid: str = "") -> PatientLock:
+    """The lock under which this patient's pairing changes, and what is known of one UID."""
+    return PatientLock(issuer=patient.issuer, patient_id=patient.patient_id, sop_instance_uid=sop_instance_uid)
 
 
 def pair_arrival(tx: Transaction, arrived: StoredInstance, rules: PairingRules, now: datetime) -> None:
@@ -175,6 +176,19 @@ def _accept_again(tx: Transaction, instance_id: int) -> bool:
     return True
 
 
+def accept_copy(tx: Transaction, chosen: StoredInstance, rules: PairingRules, now: datetime) -> None:
+    """A person settles which of several objects with one UID holds: this one counts, the others are held."""
+    for copy in tx.instances_with_uid(chosen.instance.sop_instance_uid):
+        if copy.instance_id != chosen.instance_id:
+            tx.set_disposition(copy.instance_id, Disposition.HELD, OTHER_COPY)
+    tx.set_disposition(chosen.instance_id, Disposition.ACCEPTED, "")
+    accepted = tx.instance(chosen.instance_id)
+    if accepted.instance.kind is Kind.RADIOGRAPH:
+        _repair(tx, accepted, rules, now, again=True)
+    else:
+        pair_arrival(tx, accepted, rules, now)
+
+
 def run_again(tx: Transaction, match: Match, now: datetime) -> int:
     """A new match for the same pair in the place of one that was reported; its number."""
     return tx.add_match(
@@ -256,14 +270,19 @@ def _decide(
     if current is not None and current.state not in WITH_REPORT:
         tx.change_match(current.match_id, **decision)
     else:
-        supersedes = current.match_id if current else _match_of_refused_copy(tx, radiograph)
+        supersedes = current.match_id if current else _match_of_former_copy(tx, radiograph)
         tx.add_match(radiograph_id=radiograph.instance_id, supersedes=supersedes, **decision)
 
 
-def _match_of_refused_copy(tx: Transaction, radiograph: StoredInstance) -> int | None:
+def _match_of_former_copy(tx: Transaction, radiograph: StoredInstance) -> int | None:
     """The match that waits for a person because this very radiograph came before and could not be used."""
     for copy in tx.instances_with_uid(radiograph.instance.sop_instance_uid):
-        if copy.instance.disposition is Disposition.REFUSED:
+        if (
+            copy.instance_id != radiograph.instance_id
+            and copy.instance.disposition in CORRECTABLE
+            and same_key(copy.instance.patient, radiograph.instance.patient)
+            and not contradictions(copy.instance.patient, radiograph.instance.patient)
+        ):
             match = tx.current_match(copy.instance_id)
             if match is not None:
                 return match.match_id
