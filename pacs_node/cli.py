@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("listing", "Count matches by state, the queue's age, destinations."),
     "matches": ("listing", "List radiographs, their ECGs and estimates."),
     "held": ("listing", "List objects that were held, refused or ignored, and why."),
+    "accept": ("accept", "Settle which of several objects with one UID counts."),
     "show": ("listing", "Show one match whole."),
     "rerun": ("redo", "Run matches again where inputs, model or configuration changed."),
     "deliver": ("redo", "Send stored reports again, or drive failed deliveries again."),

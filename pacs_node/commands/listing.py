@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -10,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pacs_node.commands.context import Opened, opened
-from pacs_node.commands.present import NOTICE, estimate_text, gap_text, instance_row, iso, match_row
+from pacs_node.commands.present import NOTICE, current_estimate, estimate_text, gap_text, instance_row, iso, match_row
 from pacs_node.service import utc_now
 from storage.records import DeliveryState, Disposition, MatchState
 
@@ -199,8 +201,8 @@ def show(ctx: click.Context, match: str, as_json: bool) -> None:
         if not detail[section]:
             continue
         table = Table("field", "value", title=f"{section} ({NOTICE})", title_justify="left", show_header=False)
-        for field, value in detail[section].items():
-            if value not in (None, "", []):
+        for field, value in _flat(detail[section]):
+            if value not in (None, "", [], ()):
                 table.add_row(field, str(value))
         console.print(table)
     for section, columns in (
@@ -213,6 +215,21 @@ def show(ctx: click.Context, match: str, as_json: bool) -> None:
         console.print(table)
 
 
+def _flat(section: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The fields of a section one a line: nested ones by name, numbers without false precision."""
+    for field, value in section.items():
+        if isinstance(value, dict):
+            yield from ((f"{field} {inner}", each) for inner, each in value.items())
+        elif field == "findings":
+            yield from ((finding["subject"], f"{finding['code']}: {finding['detail']}") for finding in value)
+        elif isinstance(value, float):
+            yield field, f"{value:.3g}" if value < 1 else f"{value:.1f}"
+        elif field == "patch_mpap_mmhg":
+            yield field, "  ".join(f"{each:.1f}" for each in value)
+        else:
+            yield field, value
+
+
 def _detail(node: Opened, name: str) -> dict[str, Any]:
     found = None
     if name.isdecimal():
@@ -221,7 +238,7 @@ def _detail(node: Opened, name: str) -> dict[str, Any]:
         found = next((m for m in node.store.matches(radiograph_uid=name)), None)
     if found is None:
         raise click.ClickException(f"no match {name}; `pulmolink matches` lists them")
-    estimate = json.loads(found.prediction_json) if found.prediction_json else {}
+    estimate = current_estimate(found)
     instances = {
         key: node.store.instance(row_id) if row_id is not None else None
         for key, row_id in (("radiograph", found.radiograph_id), ("ecg", found.ecg_id))
@@ -236,7 +253,7 @@ def _detail(node: Opened, name: str) -> dict[str, Any]:
             "updated_at": iso(found.updated_at),
             "run_digest": found.run_digest or None,
         },
-        "estimate": estimate,
+        "estimate": asdict(estimate) if estimate else {},
         **{
             key: {
                 **instance_row(stored.instance_id, stored.instance),

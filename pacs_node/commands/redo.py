@@ -15,7 +15,7 @@ from pacs_node.cli import EXIT_FAILED, EXIT_IN_PART
 from pacs_node.commands.context import Opened, opened
 from pacs_node.commands.present import NOTICE
 from pacs_node.flow.digest import run_digest
-from pacs_node.flow.pair import PairingRules, drive_again, lock_of, run_again
+from pacs_node.flow.pair import PairingRules, drive_again, lock_of, reconsider, run_again
 from pacs_node.service import utc_now
 from storage.records import DeliveryState, Match, MatchState, ReportKind
 
@@ -36,6 +36,8 @@ class Answer:
 @click.option("--study", "study_uid", metavar="UID", help="Every radiograph of this Study Instance UID.")
 @click.option("--patient", "patient_id", metavar="ID", help="Every radiograph of this patient ID.")
 @click.option("--accession", "accession", metavar="NO", help="Every radiograph of this accession number.")
+@click.option("--failed", is_flag=True, help="Every match that FAILED.")
+@click.option("--issuer", help="With --patient: only IDs of this issuer.")
 @click.option("--force", is_flag=True, help="Make a new revision even if nothing changed.")
 @click.option("--now", "work_now", is_flag=True, help="Work here and wait, instead of leaving it to the workers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -46,6 +48,8 @@ def rerun(
     study_uid: str | None,
     patient_id: str | None,
     accession: str | None,
+    failed: bool,
+    issuer: str | None,
     force: bool,
     work_now: bool,
     as_json: bool,
@@ -54,13 +58,21 @@ def rerun(
 
     Held and failed matches get another try. Exit status 3: some were run again, others could not be.
     """
-    if sum(value is not None for value in (match_id, study_uid, patient_id, accession)) != 1:
-        raise click.UsageError("give exactly one of --match, --study, --patient, --accession")
+    if sum(value is not None for value in (match_id, study_uid, patient_id, accession)) + failed != 1:
+        raise click.UsageError("give exactly one of --match, --study, --patient, --accession, --failed")
+    if issuer is not None and patient_id is None:
+        raise click.UsageError("--issuer goes with --patient")
     with opened(ctx) as node:
         if match_id is not None:
             found: tuple[Match, ...] = (node.store.match(match_id),)
         else:
-            found = node.store.matches(study_uid=study_uid, patient_id=patient_id, accession=accession)
+            found = node.store.matches(
+                states={MatchState.FAILED} if failed else None,
+                study_uid=study_uid,
+                patient_id=patient_id,
+                issuer=issuer,
+                accession=accession,
+            )
         identity = read_identity(locate(node.settings.model.package))
         answers = [_again(node, match, identity, force) for match in found]
         if work_now and any(answer.done for answer in answers):
@@ -97,6 +109,12 @@ def _again(node: Opened, match: Match, identity: ModelIdentity, force: bool) -> 
             return Answer(match_id=match.match_id, done=False, what=f"superseded; the current match is {successor}")
         if current.state in {MatchState.PAIRED, MatchState.PREDICTED}:
             return Answer(match_id=match.match_id, done=True, what="is in the queue already")
+        standing = reconsider(tx, current, rules, utc_now())
+        if standing != current:
+            what = "the rules in force now choose another ECG"
+            if standing.match_id != current.match_id:
+                what += f"; runs as match {standing.match_id}"
+            return Answer(match_id=match.match_id, done=standing.state is MatchState.PAIRED, what=what)
         if current.state in {MatchState.WAITING, MatchState.UNPAIRED}:
             return Answer(match_id=match.match_id, done=False, what="has no ECG to run with")
         if current.state in {MatchState.HELD, MatchState.FAILED}:
@@ -105,8 +123,11 @@ def _again(node: Opened, match: Match, identity: ModelIdentity, force: bool) -> 
             if after.state is MatchState.HELD:
                 return Answer(match_id=match.match_id, done=False, what=f"stays held: {after.reason}")
             return Answer(match_id=match.match_id, done=True, what="driven again")
-        if current.ecg_id is None:
+        if current.ecg_id is None or current.gap_seconds is None:
             return Answer(match_id=match.match_id, done=False, what="has no ECG to run with")
+        if current.gap_seconds > rules.window.total_seconds():
+            what = "its ECG lies outside pairing.window_days now, and no other is there"
+            return Answer(match_id=match.match_id, done=False, what=what)
         digest = run_digest(
             tx.instance(current.radiograph_id).instance.sha256,
             tx.instance(current.ecg_id).instance.sha256,

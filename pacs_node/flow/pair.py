@@ -141,6 +141,21 @@ def refuse_ecg(tx: Transaction, match: Match, owner: str, reason: str, rules: Pa
             )
 
 
+def estimate_again(tx: Transaction, match: Match, owner: str, now: datetime) -> None:
+    """The estimate of a match is void, its pair stands. No-op if the lease was lost."""
+    if tx.holds_lease(match.match_id, owner):
+        tx.change_match(
+            match.match_id,
+            state=MatchState.PAIRED,
+            reason="",
+            ecg_id=match.ecg_id,
+            gap_seconds=match.gap_seconds,
+            rule_version=match.rule_version,
+            due_at=now,
+            now=now,
+        )
+
+
 def drive_again(tx: Transaction, match: Match, rules: PairingRules, now: datetime) -> None:
     """A person asks for another try of a HELD or FAILED match: refused inputs count again, the best ECG is chosen.
 
