@@ -8,13 +8,15 @@ from dataclasses import asdict
 from typing import Any
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pacs_node.commands.context import Opened, opened
-from pacs_node.commands.present import NOTICE, current_estimate, estimate_text, gap_text, instance_row, iso, match_row
+from pacs_node.commands.present import NOTICE, current_estimate, estimate_text, instance_row, iso, match_row
 from pacs_node.service import utc_now
-from storage.records import DeliveryState, Disposition, MatchState
+from storage.records import DeliveryState, Disposition, Kind, MatchState
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
@@ -126,18 +128,15 @@ def matches(
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = Table(title=f"pulmolink matches ({NOTICE})", title_justify="left")
-    for column in ("match", "patient", "state", "radiograph", "gap"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("mPAP mmHg (90%)", min_width=10)
-    table.add_column("reason")
+    table = Table(title=f"pulmolink matches ({NOTICE})", title_justify="left", box=SIMPLE_HEAD)
+    for column in ("match", "patient", "state", "radiograph", "mPAP (90%)", "why (`show` tells all)"):
+        table.add_column(column, overflow="fold", no_wrap=column in {"state", "radiograph", "mPAP (90%)"})
     for row in rows:
         table.add_row(
             str(row["match_id"]),
             row["patient_id"],
             row["state"],
             (row["radiograph_at"] or "")[:10],
-            gap_text(row["gap_seconds"]),
             estimate_text(row),
             (row["reason"] or "").partition(":")[0],
         )
@@ -145,7 +144,7 @@ def matches(
     console.print(table)
     models = sorted({row["model"] for row in rows if row["model"]})
     if models:
-        console.print(f"model: {', '.join(models)}. `pulmolink show MATCH` tells all of one match.")
+        console.print(f"mmHg, model {', '.join(models)}")
 
 
 @click.command(epilog="Example: pulmolink held --disposition held")
@@ -153,7 +152,7 @@ def matches(
     "--disposition",
     "dispositions",
     multiple=True,
-    type=click.Choice([d.value for d in Disposition if d is not Disposition.ACCEPTED]),
+    type=click.Choice([d.value for d in Disposition]),
     default=(Disposition.HELD.value, Disposition.REFUSED.value),
     show_default=True,
     help="Which objects; may be repeated.",
@@ -161,28 +160,29 @@ def matches(
 @click.option("--limit", type=click.IntRange(1), default=200, show_default=True, help="At most so many, newest first.")
 @json_option
 @click.pass_context
-def held(ctx: click.Context, dispositions: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """List objects that take no part, and why."""
+def held(ctx: click.Context, dispositions: tuple[str, ...], kind: str | None, limit: int, as_json: bool) -> None:
+    """List objects that take no part, and why; with --disposition accepted --kind ecg the ECGs that do."""
     with opened(ctx) as node:
         found = node.store.instances(
-            dispositions={Disposition(value) for value in dispositions}, limit=limit, newest_first=True
+            dispositions={Disposition(value) for value in dispositions},
+            kind=Kind(kind) if kind else None,
+            limit=limit,
+            newest_first=True,
         )
     rows = [instance_row(stored.instance_id, stored.instance) for stored in found]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = Table("object", "disposition", "kind", "patient", "from", "received", "reason")
+    console = Console(highlight=False)
     for row in rows:
-        table.add_row(
-            str(row["instance_id"]),
-            row["disposition"],
-            row["kind"],
-            row["patient_id"],
-            row["calling_ae"],
-            (row["received_at"] or "")[:16],
-            row["reason"],
+        console.print(
+            f"[bold]{row['instance_id']}[/]  {row['disposition']}  {row['kind']}"
+            f"  patient {escape(row['patient_id']) or '-'}  from {escape(row['calling_ae'])}  {(row['received_at'] or '')[:16]}",
+            soft_wrap=True,
         )
-    Console().print(table)
+        if row["reason"]:
+            console.print(f"    {escape(row['reason'])}")
+    console.print(f"{len(rows)} objects; --json gives their UIDs")
 
 
 @click.command(epilog="Example: pulmolink show 17")
@@ -200,7 +200,9 @@ def show(ctx: click.Context, match: str, as_json: bool) -> None:
     for section in ("match", "estimate", "radiograph", "ecg"):
         if not detail[section]:
             continue
-        table = Table("field", "value", title=f"{section} ({NOTICE})", title_justify="left", show_header=False)
+        table = Table(title=f"{section} ({NOTICE})", title_justify="left", show_header=False, box=SIMPLE_HEAD)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
         for field, value in _flat(detail[section]):
             if value not in (None, "", [], ()):
                 table.add_row(field, str(value))
@@ -209,7 +211,11 @@ def show(ctx: click.Context, match: str, as_json: bool) -> None:
         ("reports", ("kind", "sop_instance_uid", "created_at")),
         ("deliveries", ("kind", "destination", "state", "attempts", "last_status", "last_error")),
     ):
-        table = Table(*columns, title=section, title_justify="left")
+        if not detail[section]:
+            continue
+        table = Table(title=section, title_justify="left", box=SIMPLE_HEAD)
+        for column in columns:
+            table.add_column(column, overflow="fold")
         for entry in detail[section]:
             table.add_row(*(str(entry[column] if entry[column] is not None else "") for column in columns))
         console.print(table)
