@@ -129,7 +129,7 @@ def matches(
         click.echo(json.dumps(rows, indent=2))
         return
     table = Table(title=f"pulmolink matches ({NOTICE})", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("match", "patient", "state", "radiograph", "mPAP (90%)", "why (`show` tells all)"):
+    for column in ("match", "patient", "state", "radiograph", "mPAP (90%)", "why"):
         table.add_column(column, overflow="fold", no_wrap=column in {"state", "radiograph", "mPAP (90%)"})
     for row in rows:
         table.add_row(
@@ -157,6 +157,7 @@ def matches(
     show_default=True,
     help="Which objects; may be repeated.",
 )
+@click.option("--kind", type=click.Choice([kind.value for kind in Kind]), help="Only this kind of object.")
 @click.option("--limit", type=click.IntRange(1), default=200, show_default=True, help="At most so many, newest first.")
 @json_option
 @click.pass_context
@@ -175,9 +176,10 @@ def held(ctx: click.Context, dispositions: tuple[str, ...], kind: str | None, li
         return
     console = Console(highlight=False)
     for row in rows:
+        patient = escape(row["patient_id"]) or "-"
         console.print(
-            f"[bold]{row['instance_id']}[/]  {row['disposition']}  {row['kind']}"
-            f"  patient {escape(row['patient_id']) or '-'}  from {escape(row['calling_ae'])}  {(row['received_at'] or '')[:16]}",
+            f"[bold]{row['instance_id']}[/]  {row['disposition']}  {row['kind']}  patient {patient}"
+            f"  from {escape(row['calling_ae'])}  {(row['received_at'] or '')[:16]}",
             soft_wrap=True,
         )
         if row["reason"]:

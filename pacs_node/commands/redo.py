@@ -160,11 +160,16 @@ def deliver(ctx: click.Context, match_id: int | None, destination: str | None, f
             count = sum(node.store.redrive(now, match_id=match_id, destination=name) for name in names)
             click.echo(f"{count} failed deliveries driven again")
         elif match_id is not None:
+            match = node.store.match(match_id)
+            if match.superseded_by is not None:
+                raise click.ClickException(f"match {match_id} is superseded by match {match.superseded_by}; send that")
+            if not node.store.reports(match_id):
+                raise click.ClickException(f"match {match_id} is {match.state.value} and has no reports to send")
             count = 0
             for name in names:
                 kinds = [ReportKind(kind) for kind in configured[name].sends]
                 count += node.store.add_deliveries(match_id, name, kinds, now)
-            click.echo(f"{count} reports of match {match_id} are sent again")
+            click.echo(f"{count} deliveries of match {match_id} made due")
         if work_now:
             from pacs_node.commands.work_here import deliver_here
 

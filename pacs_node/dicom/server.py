@@ -20,6 +20,7 @@ from pacs_node.dicom.stack import quiet, send_at_once
 from pacs_node.flow.receive import PROCESSING_FAILURE, Incoming, Receipt
 from pacs_node.flow.sop_classes import RECEIVED
 from pacs_node.settings import Settings, Source
+from storage.errors import StorageError
 
 log = structlog.get_logger()
 
@@ -140,6 +141,9 @@ class StorageServer:
                     ecg_documents=isinstance(source, Source) and source.ecg_documents,
                 )
             )
+        except StorageError as error:  # its words name no patient
+            log.error("receive_failed", error=type(error).__name__, detail=str(error), calling_ae=calling)
+            return PROCESSING_FAILURE
         except Exception as error:  # noqa: BLE001 - outermost loop of an association: answer, never hang
             log.error("receive_failed", error=type(error).__name__, calling_ae=calling)
             return PROCESSING_FAILURE
@@ -163,5 +167,5 @@ def permitted(sources: Sequence[Source], calling_ae: str, peer: str) -> Source |
 def _addresses(host: str) -> set[str]:
     try:
         return {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
-    except OSError:
+    except (OSError, UnicodeError):
         return set()

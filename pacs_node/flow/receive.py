@@ -148,7 +148,7 @@ class Receiver:
                 reason = f"the data set carries no {keyword}: damaged, or no data set at all"
                 return replace(described, reason=f"unreadable: {reason}"), CANNOT_UNDERSTAND, reason
             if found != expected:
-                reason = f"{keyword} of the data set differs from the command's"
+                reason = f"{keyword} inside differs from the one it was sent under"
                 return replace(described, reason=f"uid_mismatch: {reason}"), DATA_SET_MISMATCH, reason
         verdict = _complete(classify(header, ecg_documents=incoming.ecg_documents), described)
         return (
