@@ -98,6 +98,9 @@ class Storage(_Section):
     retain_unpaired_days: Annotated[float, Field(ge=0, le=36500)] = Field(
         30, description="after so many days the bytes of inputs nobody pairs are removed; 0 keeps them"
     )
+    keep_orphaned_days: Annotated[float, Field(ge=0, le=36500)] = Field(
+        30, description="objects no row needs wait so long in objects/orphaned before they are removed; 0 keeps them"
+    )
 
 
 class Model(_Section):

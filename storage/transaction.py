@@ -48,10 +48,8 @@ class Transaction:
 
     def __init__(self, connection: Connection, lock: PatientLock | None) -> None:
         self._connection = connection
-        # SQLite needs no lock: its write transactions never run at once.
-        if lock is not None and connection.dialect.name == "postgresql":
-            for key in lock.keys:
-                connection.execute(_LOCK, {"key": key})
+        if lock is not None:
+            take_locks(connection, lock)
 
     def instances_with_uid(self, sop_instance_uid: str) -> tuple[StoredInstance, ...]:
         """Every row of this SOP Instance UID: more than one if its bytes differed. Oldest first."""
@@ -239,6 +237,14 @@ class Transaction:
 
     def _move(self, match_id: int, new: MatchState, **values: object) -> None:
         move_match(self._connection, match_id, new, owner=None, **values)
+
+
+def take_locks(connection: Connection, lock: PatientLock) -> None:
+    """Wait for every other transaction with one of the locks, and hold them until this one ends."""
+    # SQLite needs no lock: its write transactions never run at once.
+    if connection.dialect.name == "postgresql":
+        for key in lock.keys:
+            connection.execute(_LOCK, {"key": key})
 
 
 def move_match(connection: Connection, match_id: int, new: MatchState, *, owner: str | None, **values: object) -> bool:

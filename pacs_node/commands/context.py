@@ -13,6 +13,7 @@ from pacs_node import log
 from pacs_node.settings import Settings, load
 from storage import database
 from storage.errors import SchemaOutdated, StorageUnavailable
+from storage.identity import bind
 from storage.objects import ObjectStore
 from storage.store import Store
 
@@ -52,13 +53,20 @@ def opened(ctx: click.Context, *, service: bool = False, create: bool = False) -
 
 @contextlib.contextmanager
 def open_store(settings: Settings, *, create: bool) -> Iterator[Opened]:
-    """As `opened`, for settings at hand."""
+    """As `opened`, for settings at hand.
+
+    Raises
+    ------
+    StoreMismatch
+        The database and the object folder do not belong together.
+    """
     file = database.sqlite_file(settings.storage.database)
     if not create and file is not None and not file.exists():
         raise StorageUnavailable(f"there is no database {file}", "check storage.database; the first `serve` makes it")
     objects = ObjectStore(settings.storage.objects)
     store = _open(settings.storage.database)
     try:
+        bind(store, objects)
         yield Opened(settings=settings, store=store, objects=objects)
     finally:
         store.close()

@@ -56,8 +56,12 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 def _checks(settings: Settings) -> Iterator[Check]:
     yield Check(part="configuration", ok=True, found=f"AE title {settings.node.ae_title}")
-    yield _run("database", lambda: _database(settings))
-    yield _run("objects", lambda: _objects(settings.storage.objects, settings.limits.free_disk_bytes))
+    database = _run("database", lambda: _database(settings))
+    yield database
+    objects = _run("objects", lambda: _objects(settings.storage.objects, settings.limits.free_disk_bytes))
+    yield objects
+    if database.ok and objects.ok:
+        yield _run("database and objects", lambda: _together(settings))
     yield _run("model", lambda: _model(settings))
     yield _run("DICOM port", lambda: _dicom_port(settings))
     yield _run("web port", lambda: _web_port(settings))
@@ -65,6 +69,37 @@ def _checks(settings: Settings) -> Iterator[Check]:
         yield Check(part="destinations", ok=True, found="none configured: reports are stored and not sent")
     for destination in settings.destinations:
         yield _run(f"destination {destination.name}", lambda d=destination: _destination(d, settings))  # type: ignore[misc]
+    if database.ok:
+        yield _run("deliveries", lambda: _left_behind(settings))
+
+
+def _together(settings: Settings) -> str:
+    """Whether the object folder is that of the database."""
+    from storage.identity import check
+    from storage.objects import ObjectStore
+    from storage.store import Store
+
+    with Store.open(settings.storage.database) as store:
+        check(store, ObjectStore(settings.storage.objects))
+    return "belong together"
+
+
+def _left_behind(settings: Settings) -> str:
+    """Deliveries to destinations that are configured no more."""
+    from storage.records import DeliveryState
+    from storage.store import Store
+
+    configured = {destination.name for destination in settings.destinations}
+    with Store.open(settings.storage.database) as store:
+        counts = store.count_deliveries()
+    gone = {name: n for (name, state), n in counts.items() if state is DeliveryState.PENDING and name not in configured}
+    if gone:
+        listed = ", ".join(f"{number} to {name}" for name, number in sorted(gone.items()))
+        raise _Fault(
+            f"deliveries to destinations that are not configured: {listed}; configure them, "
+            "or give them up: pulmolink deliver --to NAME --cancel"
+        )
+    return "every pending delivery has a configured destination"
 
 
 class _Fault(Exception):

@@ -47,38 +47,31 @@ def status(ctx: click.Context, as_json: bool) -> None:
         "pending",
         "delivered",
         "failed",
+        "cancelled",
         "last answer",
         title="destinations",
         title_justify="left",
     )
     for entry in report["destinations"]:
         destinations.add_row(
-            entry["name"],
+            entry["name"] if entry["configured"] else f"{entry['name']} (not configured)",
             str(entry["pending"]),
             str(entry["delivered"]),
             str(entry["failed"]),
+            str(entry["cancelled"]),
             entry["last_error"] or "",
         )
     console.print(destinations)
+    gone = [entry["name"] for entry in report["destinations"] if not entry["configured"] and entry["pending"]]
+    for name in gone:
+        console.print(f"nothing is sent to {name}: configure it, or `pulmolink deliver --to {name} --cancel`")
 
 
 def _status(node: Opened) -> dict[str, Any]:
     matches = node.store.count_matches()
     counts = node.store.count_deliveries()
-    destinations = []
-    for destination in node.settings.destinations:
-        waiting = node.store.deliveries(destination=destination.name, states={DeliveryState.PENDING}, limit=1)
-        failed = node.store.deliveries(destination=destination.name, states={DeliveryState.FAILED}, limit=1)
-        destinations.append(
-            {
-                "name": destination.name,
-                "pending": counts.get((destination.name, DeliveryState.PENDING), 0),
-                "delivered": counts.get((destination.name, DeliveryState.DELIVERED), 0)
-                + counts.get((destination.name, DeliveryState.COMMITTED), 0),
-                "failed": counts.get((destination.name, DeliveryState.FAILED), 0),
-                "last_error": next((entry.last_error for entry in (*failed, *waiting) if entry.last_error), None),
-            }
-        )
+    configured = [destination.name for destination in node.settings.destinations]
+    others = sorted({name for name, _ in counts} - set(configured))
     return {
         "matches": {state.value: matches.get(state, 0) for state in MatchState},
         "instances": [
@@ -86,8 +79,25 @@ def _status(node: Opened) -> dict[str, Any]:
             for (kind, disposition), count in sorted(node.store.count_instances().items())
         ],
         "queue_age_seconds": node.store.oldest_due(utc_now()),
-        "destinations": destinations,
+        "destinations": [_destination(node, name, counts, name in configured) for name in (*configured, *others)],
         "notice": NOTICE,
+    }
+
+
+def _destination(
+    node: Opened, name: str, counts: dict[tuple[str, DeliveryState], int], configured: bool
+) -> dict[str, Any]:
+    waiting = node.store.deliveries(destination=name, states={DeliveryState.PENDING}, limit=1)
+    failed = node.store.deliveries(destination=name, states={DeliveryState.FAILED}, limit=1)
+    count = {state: counts.get((name, state), 0) for state in DeliveryState}
+    return {
+        "name": name,
+        "configured": configured,
+        "pending": count[DeliveryState.PENDING],
+        "delivered": count[DeliveryState.DELIVERED] + count[DeliveryState.COMMITTED],
+        "failed": count[DeliveryState.FAILED],
+        "cancelled": count[DeliveryState.CANCELLED],
+        "last_error": next((entry.last_error for entry in (*failed, *waiting) if entry.last_error), None),
     }
 
 

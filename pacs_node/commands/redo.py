@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import click
@@ -144,31 +145,36 @@ def _again(node: Opened, match: Match, identity: ModelIdentity, force: bool) -> 
 @click.option("--match", "match_id", type=int, help="The reports of this match.")
 @click.option("--to", "destination", metavar="NAME", help="Only to this destination.")
 @click.option("--failed", is_flag=True, help="Drive failed deliveries again.")
+@click.option("--cancel", is_flag=True, help="Give up what is pending or failed for --to NAME, configured or not.")
 @click.option("--now", "work_now", is_flag=True, help="Send here and now, instead of leaving it to the workers.")
 @click.pass_context
-def deliver(ctx: click.Context, match_id: int | None, destination: str | None, failed: bool, work_now: bool) -> None:
-    """Send stored reports again (--match), drive failed deliveries again (--failed), or send what is due (--now)."""
-    if not (failed or work_now or match_id is not None):
-        raise click.UsageError("give --match, --failed or --now")
+def deliver(
+    ctx: click.Context, match_id: int | None, destination: str | None, failed: bool, cancel: bool, work_now: bool
+) -> None:
+    """Send stored reports again (--match), drive failed deliveries again (--failed), or send what is due (--now).
+
+    With --cancel nothing is sent: the deliveries to a destination that is gone are given up.
+    """
+    if not (failed or work_now or cancel or match_id is not None):
+        raise click.UsageError("give --match, --failed, --cancel or --now")
+    if cancel and (failed or work_now or match_id is not None or destination is None):
+        raise click.UsageError("--cancel goes with --to NAME and with nothing else")
     with opened(ctx) as node:
-        configured = {entry.name: entry for entry in node.settings.destinations}
+        configured = [entry.name for entry in node.settings.destinations]
+        if cancel and destination is not None:
+            if destination not in {name for name, _ in node.store.count_deliveries()}:
+                raise click.ClickException(f"no report was ever to be sent to {destination}")
+            click.echo(f"{node.store.cancel_deliveries(destination, utc_now())} deliveries to {destination} cancelled")
+            return
         if destination is not None and destination not in configured:
             raise click.UsageError(f"no destination is called {destination}; configured: {', '.join(configured)}")
-        names = [destination] if destination else list(configured)
+        names = [destination] if destination else configured
         now = utc_now()
         if failed:
             count = sum(node.store.redrive(now, match_id=match_id, destination=name) for name in names)
             click.echo(f"{count} failed deliveries driven again")
         elif match_id is not None:
-            match = node.store.match(match_id)
-            if match.superseded_by is not None:
-                raise click.ClickException(f"match {match_id} is superseded by match {match.superseded_by}; send that")
-            if not node.store.reports(match_id):
-                raise click.ClickException(f"match {match_id} is {match.state.value} and has no reports to send")
-            count = 0
-            for name in names:
-                kinds = [ReportKind(kind) for kind in configured[name].sends]
-                count += node.store.add_deliveries(match_id, name, kinds, now)
+            count = _send_again(node, match_id, names)
             click.echo(f"{count} deliveries of match {match_id} made due")
         if work_now:
             from pacs_node.commands.work_here import deliver_here
@@ -182,3 +188,17 @@ def deliver(ctx: click.Context, match_id: int | None, destination: str | None, f
             )
             if left:
                 ctx.exit(EXIT_IN_PART)
+
+
+def _send_again(node: Opened, match_id: int, names: Sequence[str]) -> int:
+    """Make the stored reports of a match due at the destinations `names`; how many deliveries that are."""
+    match = node.store.match(match_id)
+    if match.superseded_by is not None:
+        raise click.ClickException(f"match {match_id} is superseded by match {match.superseded_by}; send that")
+    if not node.store.reports(match_id):
+        raise click.ClickException(f"match {match_id} is {match.state.value} and has no reports to send")
+    return sum(
+        node.store.add_deliveries(match_id, entry.name, [ReportKind(kind) for kind in entry.sends], utc_now())
+        for entry in node.settings.destinations
+        if entry.name in names
+    )
