@@ -95,6 +95,7 @@ class Site(Desk):
     archive: Archive
     cohort: Path
     truths: list[Truth]
+    imported: Answer  # what `import` of the cohort said
 
     def match_of(self, index: int) -> dict[str, Any]:
         """The current match of patient `index`."""
@@ -121,12 +122,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     cohort = folder / "cohort"
     truths = write_cohort(cohort, patients=PATIENTS, seed=SEED)
     with Archive(folder / "archive", port, ae_title="ORTHANC") as archive:
-        yield Site(node=node, archive=archive, cohort=cohort, truths=truths)
+        imported = Desk(node=node).run("import", str(cohort), "--json")
+        yield Site(node=node, archive=archive, cohort=cohort, truths=truths, imported=imported)
+
+
+@pytest.fixture(scope="module")
+def told(site: Site) -> Site:
+    """The same site once its reports were sent."""
+    assert site.run("deliver", "--now") == Answer(returncode=0, stdout="0 deliveries still pending\n", stderr="")
+    return site
 
 
 def test_import_pairs_a_cohort_exactly_as_its_truth_says(site: Site) -> None:
-    done = site.run("import", str(site.cohort), "--json")
-    summary = json.loads(done.stdout)
+    summary = json.loads(site.imported.stdout)
     assert summary["faulty"] == []
     assert [Path(name).name for name in summary["not_dicom"]] == ["truth.csv"]
     rows = {row["radiograph_uid"]: row for row in site.matches()}
@@ -170,105 +178,103 @@ def test_export_writes_one_row_a_current_result(site: Site, tmp_path: Path) -> N
     assert list(csv.DictReader(io.StringIO(printed))) == rows
 
 
-def test_deliver_now_sends_what_is_due_and_the_archive_has_it_once(site: Site) -> None:
-    done = site.run("deliver", "--now")
-    assert done.stdout == "0 deliveries still pending\n"
-    paired = sum(bool(truth.ecg_uid) for truth in site.truths)
-    arrivals = site.archive.arrivals()
+def test_deliver_now_sends_what_is_due_and_the_archive_has_it_once(told: Site) -> None:
+    paired = sum(bool(truth.ecg_uid) for truth in told.truths)
+    arrivals = told.archive.arrivals()
     assert len(arrivals) == len({arrival.sop_instance_uid for arrival in arrivals}) == 2 * paired
-    assert {row["state"] for row in site.matches() if row["mpap_mmhg"] is not None} == {"DELIVERED"}
-    site.run("deliver", "--now")
-    assert len(site.archive.arrivals()) == 2 * paired
+    assert {row["state"] for row in told.matches() if row["mpap_mmhg"] is not None} == {"DELIVERED"}
+    told.run("deliver", "--now")
+    assert len(told.archive.arrivals()) == 2 * paired
 
 
-def test_deliver_match_sends_the_stored_bytes_again(site: Site) -> None:
-    match = site.match_of(FORCED)
-    before = {arrival.sop_instance_uid: arrival.path.read_bytes() for arrival in site.archive.arrivals()}
-    done = site.run("deliver", "--match", str(match["match_id"]), "--to", "pacs", "--now")
+def test_deliver_match_sends_the_stored_bytes_again(told: Site) -> None:
+    match = told.match_of(FORCED)
+    before = {arrival.sop_instance_uid: arrival.path.read_bytes() for arrival in told.archive.arrivals()}
+    done = told.run("deliver", "--match", str(match["match_id"]), "--to", "pacs", "--now")
     assert done.stdout.startswith("2 deliveries ")
-    again = site.archive.arrivals()[-2:]
+    again = told.archive.arrivals()[-2:]
     assert {arrival.sop_class_uid for arrival in again} == {COMPREHENSIVE_3D_SR, SECONDARY_CAPTURE}
     assert all(arrival.path.read_bytes() == before[arrival.sop_instance_uid] for arrival in again)
 
 
-def test_deliver_to_an_unknown_destination_is_wrong_usage_and_names_the_known_ones(site: Site) -> None:
-    done = site.run("deliver", "--now", "--to", "nowhere")
+def test_deliver_to_an_unknown_destination_is_wrong_usage_and_names_the_known_ones(told: Site) -> None:
+    done = told.run("deliver", "--now", "--to", "nowhere")
     assert (done.returncode, "configured: pacs" in done.stderr) == (2, True)
 
 
-def test_rerun_of_what_did_not_change_makes_no_revision(site: Site) -> None:
-    match = site.match_of(FORCED)
-    done = site.run("rerun", "--match", str(match["match_id"]), "--json")
+def test_rerun_of_what_did_not_change_makes_no_revision(told: Site) -> None:
+    match = told.match_of(FORCED)
+    done = told.run("rerun", "--match", str(match["match_id"]), "--json")
     (answer,) = json.loads(done.stdout)
     assert (answer["done"], "unchanged" in answer["what"]) == (False, True)
-    assert site.match_of(FORCED) == match
+    assert told.match_of(FORCED) == match
 
 
 @pytest.mark.parametrize("option", ["--study", "--patient", "--accession"])
-def test_rerun_finds_matches_by_what_an_administrator_knows(site: Site, option: str) -> None:
-    match = site.match_of(FORCED)
+def test_rerun_finds_matches_by_what_an_administrator_knows(told: Site, option: str) -> None:
+    match = told.match_of(FORCED)
     value = {"--study": "study_uid", "--patient": "patient_id", "--accession": "accession_number"}[option]
-    answers = site.json("rerun", option, match[value])
+    answers = told.json("rerun", option, match[value])
     assert [answer["match_id"] for answer in answers] == [match["match_id"]]
 
 
-def test_rerun_of_what_nobody_knows_fails_and_says_so(site: Site) -> None:
-    done = site.run("rerun", "--accession", "no such number")
+def test_rerun_of_what_nobody_knows_fails_and_says_so(told: Site) -> None:
+    done = told.run("rerun", "--accession", "no such number")
     assert (done.returncode, "no match is known" in done.stderr) == (1, True)
-    assert site.run("rerun").returncode == 2
+    assert told.run("rerun").returncode == 2
 
 
-def test_rerun_force_makes_a_new_report_that_names_its_predecessor(site: Site) -> None:
-    old = site.match_of(FORCED)
-    site.run("rerun", "--match", str(old["match_id"]), "--force", "--now")
-    site.run("deliver", "--now")
-    _names_its_predecessor(site, FORCED, old)
+def test_rerun_force_makes_a_new_report_that_names_its_predecessor(told: Site) -> None:
+    old = told.match_of(FORCED)
+    told.run("rerun", "--match", str(old["match_id"]), "--force", "--now")
+    told.run("deliver", "--now")
+    _names_its_predecessor(told, FORCED, old)
 
 
 def test_rerun_after_a_change_of_model_makes_a_new_report_by_that_model(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    told: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "package"
     shutil.copytree(locate("synthetic-demo"), package)
     manifest = parse_manifest((package / "manifest.json").read_bytes())
     (package / "manifest.json").write_bytes(replace(manifest, version="9.9.9").to_bytes())
     monkeypatch.setenv("PULMOLINK_MODEL_PACKAGE", str(package))
-    old = site.match_of(MODEL_CHANGED)
-    (answer,) = site.json("rerun", "--patient", old["patient_id"], "--now")
+    old = told.match_of(MODEL_CHANGED)
+    (answer,) = told.json("rerun", "--patient", old["patient_id"], "--now")
     assert answer["done"] is True
-    site.run("deliver", "--now")
-    _names_its_predecessor(site, MODEL_CHANGED, old)
-    new = site.match_of(MODEL_CHANGED)
+    told.run("deliver", "--now")
+    _names_its_predecessor(told, MODEL_CHANGED, old)
+    new = told.match_of(MODEL_CHANGED)
     assert new["model"].endswith(" 9.9.9")
     assert new["model_digest"] != old["model_digest"]
     monkeypatch.delenv("PULMOLINK_MODEL_PACKAGE")
 
 
-def test_a_nearer_ecg_supersedes_and_the_new_report_names_the_old_one(site: Site) -> None:
-    old = site.match_of(NEARER)
-    near = _nearer_ecg(site, NEARER)
-    folder = site.node.folder.parent / "nearer"
+def test_a_nearer_ecg_supersedes_and_the_new_report_names_the_old_one(told: Site) -> None:
+    old = told.match_of(NEARER)
+    near = _nearer_ecg(told, NEARER)
+    folder = told.node.folder.parent / "nearer"
     folder.mkdir()
     (folder / "ecg.dcm").write_bytes(near)
-    site.run("import", str(folder))
-    site.run("deliver", "--now")
-    _names_its_predecessor(site, NEARER, old)
-    new = site.match_of(NEARER)
+    told.run("import", str(folder))
+    told.run("deliver", "--now")
+    _names_its_predecessor(told, NEARER, old)
+    new = told.match_of(NEARER)
     assert new["ecg_uid"] == dcmread(io.BytesIO(near), stop_before_pixels=True).SOPInstanceUID
     assert (new["gap_seconds"], old["gap_seconds"] > 3600) == (3600.0, True)
-    everything = site.json("matches", "--all", "--patient", old["patient_id"])
+    everything = told.json("matches", "--all", "--patient", old["patient_id"])
     assert {row["match_id"]: row["state"] for row in everything} == {
         old["match_id"]: "SUPERSEDED",
         new["match_id"]: "DELIVERED",
     }
 
 
-def _nearer_ecg(site: Site, index: int) -> bytes:
+def _nearer_ecg(told: Site, index: int) -> bytes:
     """Another ECG of the patient, an hour after the radiograph."""
-    radiograph_at = datetime.fromisoformat(site.match_of(index)["radiograph_at"])
+    radiograph_at = datetime.fromisoformat(told.match_of(index)["radiograph_at"])
     other = make_patient(index, SEED + 1, Scenario.PAIRED_WAVEFORM)
     ecg = dcmread(io.BytesIO(other.objects[1].part10))
-    person = dcmread(site.cohort / site.truths[index].patient_id / "radiograph.dcm", stop_before_pixels=True)
+    person = dcmread(told.cohort / told.truths[index].patient_id / "radiograph.dcm", stop_before_pixels=True)
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "SpecificCharacterSet"):
         setattr(ecg, keyword, person[keyword].value)
     ecg.AcquisitionDateTime = f"{radiograph_at + timedelta(hours=1):%Y%m%d%H%M%S}+0000"
@@ -277,11 +283,11 @@ def _nearer_ecg(site: Site, index: int) -> bytes:
     return buffer.getvalue()
 
 
-def _names_its_predecessor(site: Site, index: int, old: dict[str, Any]) -> None:
+def _names_its_predecessor(told: Site, index: int, old: dict[str, Any]) -> None:
     """The patient's current match stands for `old`, and so does its SR in the archive."""
-    new = site.match_of(index)
+    new = told.match_of(index)
     assert (new["state"], new["revision"], new["supersedes"]) == ("DELIVERED", 2, old["match_id"])
-    first, second = site.reports_of(index)
+    first, second = told.reports_of(index)
     assert "PredecessorDocumentsSequence" not in first
     (study,) = second.PredecessorDocumentsSequence
     (series,) = study.ReferencedSeriesSequence
@@ -291,7 +297,7 @@ def _names_its_predecessor(site: Site, index: int, old: dict[str, Any]) -> None:
         first.SeriesInstanceUID,
         first.SOPInstanceUID,
     )
-    shown = site.json("show", str(old["match_id"]))
+    shown = told.json("show", str(old["match_id"]))
     assert (shown["match"]["state"], shown["match"]["superseded_by"]) == ("SUPERSEDED", new["match_id"])
 
 
@@ -304,22 +310,22 @@ def page(site: Site) -> Path:
     return file
 
 
-def test_ecg_add_brings_in_a_page_that_pairs_like_any_other_ecg(site: Site, page: Path) -> None:
+def test_ecg_add_brings_in_a_page_that_pairs_like_any_other_ecg(told: Site, page: Path) -> None:
     """The radiograph whose only ECG was nine days away gets this one."""
     index = [scenario_of(number) for number in range(PATIENTS)].index(Scenario.ECG_NINE_DAYS_AWAY)
-    match = site.match_of(index)
+    match = told.match_of(index)
     assert match["state"] == "UNPAIRED"
     options = ["--patient-id", match["patient_id"], "--issuer", match["issuer"]]
-    done = site.run("ecg", "add", *options, "--acquired-at", match["radiograph_at"], str(page))
+    done = told.run("ecg", "add", *options, "--acquired-at", match["radiograph_at"], str(page))
     assert f"stored; goes with match {match['match_id']}" in done.stdout
-    assert site.match_of(index)["state"] == "PAIRED"
-    again = site.run("ecg", "add", *options, "--acquired-at", match["radiograph_at"], str(page))
+    assert told.match_of(index)["state"] == "PAIRED"
+    again = told.run("ecg", "add", *options, "--acquired-at", match["radiograph_at"], str(page))
     assert "was stored before" in again.stdout
     # Every other command leaves a PAIRED match to the workers; rerun --now is asked to wait for it.
-    (answer,) = site.json("rerun", "--patient", match["patient_id"], "--now")
+    (answer,) = told.json("rerun", "--patient", match["patient_id"], "--now")
     assert answer["what"] == "is in the queue already"
-    site.run("deliver", "--now")
-    assert (site.match_of(index)["state"], site.match_of(index)["gap_seconds"]) == ("DELIVERED", 0.0)
+    told.run("deliver", "--now")
+    assert (told.match_of(index)["state"], told.match_of(index)["gap_seconds"]) == ("DELIVERED", 0.0)
 
 
 @pytest.mark.parametrize(
@@ -335,17 +341,17 @@ def test_ecg_add_brings_in_a_page_that_pairs_like_any_other_ecg(site: Site, page
     ids=["not a PDF", "empty file", "a DICOM file", "no time", "blank patient ID", "short birth date"],
 )
 def test_ecg_add_refuses_with_a_reason_and_stores_nothing(
-    site: Site, page: Path, tmp_path: Path, arguments: list[str], content: bytes | None, status: int, says: str
+    told: Site, page: Path, tmp_path: Path, arguments: list[str], content: bytes | None, status: int, says: str
 ) -> None:
-    before = site.json("status")["instances"]
+    before = told.json("status")["instances"]
     file = page
     if content is not None:
         file = tmp_path / "ecg.pdf"
         file.write_bytes(content)
-    done = site.run("ecg", "add", *arguments, str(file))
+    done = told.run("ecg", "add", *arguments, str(file))
     assert (done.returncode, says in done.stderr) == (status, True), done.stderr
     assert "Traceback" not in done.stderr
-    assert site.json("status")["instances"] == before
+    assert told.json("status")["instances"] == before
 
 
 @contextmanager
@@ -402,20 +408,12 @@ def _import_one_pair(desk: Desk, folder: Path) -> PhantomPatient:
     return patient
 
 
-def test_doctor_finds_nothing_wrong_with_a_site_that_works(site: Site) -> None:
-    done = site.run("doctor", "--json")
+def test_doctor_finds_nothing_wrong_with_a_site_that_works(told: Site) -> None:
+    done = told.run("doctor", "--json")
     checks = {check["part"]: check for check in json.loads(done.stdout)}
     assert {part: check["ok"] for part, check in checks.items()} == dict.fromkeys(checks, True)
     assert done.returncode == 0
-    assert set(checks) == {
-        "configuration",
-        "database",
-        "objects",
-        "model",
-        "DICOM port",
-        "web port",
-        "destination pacs",
-    }
+    assert set(checks) >= {"configuration", "database", "objects", "model", "DICOM port", "web port"}
     assert "golden cases reproduced" in checks["model"]["found"]
     assert "accepts sr, overlay" in checks["destination pacs"]["found"]
 
@@ -466,34 +464,34 @@ def test_db_verify_finds_a_damaged_object_and_backup_gives_a_database_that_works
     assert sha256 in done.stdout
 
 
-def test_the_json_of_matches_status_and_show_has_the_promised_fields(site: Site) -> None:
+def test_the_json_of_matches_status_and_show_has_the_promised_fields(told: Site) -> None:
     """Tools outside this repository read these."""
-    rows = site.matches()
+    rows = told.matches()
     promised = {"match_id", "state", "radiograph_uid", "ecg_uid", "gap_seconds", "mpap_mmhg", "model", "reason"}
     assert all(promised <= set(row) for row in rows)
-    status = site.json("status")
-    assert sum(status["matches"].values()) == len(site.json("matches", "--all"))
+    status = told.json("status")
+    assert sum(status["matches"].values()) == len(told.json("matches", "--all"))
     assert {"matches", "queue_age_seconds", "destinations", "notice"} <= set(status)
     (destination,) = status["destinations"]
     assert (destination["name"], destination["pending"], destination["failed"]) == ("pacs", 0, 0)
-    shown = site.json("show", site.match_of(FORCED)["radiograph_uid"])
+    shown = told.json("show", told.match_of(FORCED)["radiograph_uid"])
     assert {"match", "estimate", "radiograph", "ecg", "reports", "deliveries", "notice"} <= set(shown)
     assert len(shown["estimate"]["patch_mpap_mmhg"]) == 9
 
 
-def test_show_of_an_unknown_match_fails_with_one_sentence(site: Site) -> None:
+def test_show_of_an_unknown_match_fails_with_one_sentence(told: Site) -> None:
     for name in ("999999", "1.2.3"):
-        done = site.run("show", name)
+        done = told.run("show", name)
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("command", ["matches", "status", "show", "doctor"])
-def test_a_listing_fits_its_terminal(site: Site, command: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_fits_its_terminal(told: Site, command: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    arguments = [command, str(site.match_of(FORCED)["match_id"])] if command == "show" else [command]
-    printed = site.run(*arguments).stdout
+    arguments = [command, str(told.match_of(FORCED)["match_id"])] if command == "show" else [command]
+    printed = told.run(*arguments).stdout
     assert max(map(len, printed.splitlines())) <= columns
     assert "research use only" in " ".join(printed.split())
 
