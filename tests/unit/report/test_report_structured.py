@@ -144,9 +144,19 @@ def test_only_one_number_has_the_code_of_the_pressure_so_that_nobody_picks_up_a_
     ],
 )
 def test_normality_is_stated_only_where_the_whole_interval_lies_on_one_side(low: float, high: float, code: str) -> None:
-    estimate = prediction(interval_low_mmhg=low, interval_high_mmhg=high)
-    (normality,) = coded(read(examination(prediction=estimate)), "121402")
+    estimate = prediction(interval_low_mmhg=low, interval_high_mmhg=high, findings=())
+    (normality,) = coded(read(examination(prediction=estimate, leads=leads(quality=()))), "121402")
     assert normality.ConceptCodeSequence[0].CodeValue == code
+
+
+def test_normality_is_not_stated_of_inputs_below_the_standard() -> None:
+    """The interval holds for inputs like those it was made for."""
+    odd = Finding(
+        subject="radiograph", code="out_of_distribution", severity="warning", detail="unlike the model's data"
+    )
+    estimate = prediction(interval_low_mmhg=30.0, interval_high_mmhg=41.0, findings=(odd,))
+    (normality,) = coded(read(examination(prediction=estimate, leads=leads(quality=()))), "121402")
+    assert normality.ConceptCodeSequence[0].CodeValue == "371934000"
 
 
 def test_the_report_asserts_no_finding() -> None:

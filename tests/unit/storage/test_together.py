@@ -131,6 +131,8 @@ class TestSharedCommit:
         assert store.instances() == ()
 
     def test_a_writer_that_is_stopped_while_it_waits_leaves_the_others_going(self, store: Store) -> None:
+        # A shell starts what runs in the background with Ctrl-C ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         shared = SharedCommit(store.writing)
         gathered = threading.Barrier(2)
 
