@@ -244,10 +244,14 @@ def _write_results(out: Path, archive: Any, rows: list[dict[str, Any]], progress
 def _show(console: Console, sent: list[Sent], rows: list[dict[str, Any]], out: Path) -> bool:
     """The table of what each patient got; False if a phantom patient got what it should not."""
     table = Table(
-        title=f"What each patient got ({NOTICE}; the model knows phantoms only)", title_justify="left", box=SIMPLE_HEAD
+        title=f"What each patient got, in mmHg ({NOTICE}; the model knows phantoms only)",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
     )
-    for column in ("patient", "case", "state", "gap", "mPAP mmHg (90%)", "true"):
-        table.add_column(column, no_wrap=column != "mPAP mmHg (90%)")
+    for column in ("patient", "case", "state", "gap", "mPAP (90%)", "true"):
+        table.add_column(column, no_wrap=True)
     by_radiograph = {row["radiograph_uid"]: row for row in rows}
     ignored = _not_accepted(out)
     good, reasons = True, []
