@@ -244,7 +244,7 @@ def _write_results(out: Path, archive: Any, rows: list[dict[str, Any]], progress
 def _show(console: Console, sent: list[Sent], rows: list[dict[str, Any]], out: Path) -> bool:
     """The table of what each patient got; False if a phantom patient got what it should not."""
     table = Table(
-        title=f"What each patient got, in mmHg ({NOTICE}; the model knows phantoms only)",
+        title=f"What each patient got, mmHg ({NOTICE}; the model knows phantoms only)",
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
