@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -71,6 +72,9 @@ def receive(ctx: click.Context, supervised: bool) -> None:
 @click.pass_context
 def work(ctx: click.Context, supervised: bool) -> None:
     """Run one worker: estimates, reports, and a thread for each destination."""
+    # Before torch is loaded. By default its threads spin while they wait for each other, which doubles the time of an
+    # estimate as soon as another process wants one of the cores, and gains nothing when none does.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from inference.package import locate
     from inference.predictor import Predictor
     from pacs_node.dicom.stack import quiet
