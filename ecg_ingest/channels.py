@@ -12,9 +12,8 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 _TWELVE = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -83,6 +82,16 @@ class NotALead(Enum):
     NOT_AUGMENTED = "not augmented"  # VR, VL or VF
 
 
+class Elements(Protocol):
+    """A header that gives elements by keyword and None for absent ones, as `pydicom.Dataset` does."""
+
+    def get(self, keyword: str, /) -> Any:
+        """The value of an element: text, number, several of them, or the items of a sequence."""
+
+
+E = TypeVar("E", bound=Elements)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChannelName:
     """What a channel's header calls it: code and scheme, meaning, and free label ("" where absent)."""
@@ -93,7 +102,7 @@ class ChannelName:
     label: str
 
 
-def waveform_leads(dataset: Dataset) -> frozenset[str]:
+def waveform_leads(dataset: Elements) -> frozenset[str]:
     """The standard leads that a waveform's header declares over all groups that could be used.
 
     Counts what is named, not what can be computed from it: eight leads (I, II, V1 to V6) still make an
@@ -144,7 +153,7 @@ def standard_lead(name: ChannelName) -> str | NotALead:
     return NotALead.OTHER
 
 
-def channel_name(channel: Dataset) -> ChannelName:
+def channel_name(channel: Elements) -> ChannelName:
     """What a Channel Definition item says of its source."""
     sources = sequence(channel, "ChannelSourceSequence")
     source: Any = sources[0] if sources else None
@@ -156,14 +165,14 @@ def channel_name(channel: Dataset) -> ChannelName:
     )
 
 
-def is_averaged(group: Dataset) -> bool:
+def is_averaged(group: Elements) -> bool:
     """Whether a group holds computed beats and not the recording (PS3.3 C.10.9, Waveform Originality)."""
     if text(group, "WaveformOriginality").upper() == "DERIVED":
         return True
     return bool(_AVERAGED.search(text(group, "MultiplexGroupLabel")))
 
 
-def sequence(dataset: Dataset, keyword: str) -> list[Dataset]:
+def sequence(dataset: E, keyword: str) -> list[E]:
     """The items of a sequence; none where it is absent, empty or not a sequence."""
     value = dataset.get(keyword)
     if value is None or not hasattr(value, "__iter__") or isinstance(value, str | bytes):
@@ -171,13 +180,13 @@ def sequence(dataset: Dataset, keyword: str) -> list[Dataset]:
     return [item for item in value if hasattr(item, "get")]
 
 
-def text(dataset: Dataset, keyword: str) -> str:
+def text(dataset: Elements, keyword: str) -> str:
     """A value as text without its padding, "" where it is absent or empty."""
     value = dataset.get(keyword)
     return "" if value is None else str(value).strip(" \0")
 
 
-def number(dataset: Dataset, keyword: str) -> float | None:
+def number(dataset: Elements, keyword: str) -> float | None:
     """A value as a number; None where it is absent or empty.
 
     Raises
