@@ -25,6 +25,7 @@ _HEIGHT_TOLERANCE = 0.05
 _WIDTH_TOLERANCE = 0.15
 _PULSE_POINTS = 1000
 _PULSE_AT_LEAST_MM = 3.0  # high
+_TAIL_MM = 6.0  # between a pulse's fall and the heart's line
 _PULSE_AT_MOST_MM = 20.0  # wide, with what is level before and after it
 _GRID_LINE_MM = 20.0  # shorter lines are ticks
 _LEAST_GRID_LINES = 10
@@ -219,7 +220,11 @@ def cut_pulse(trace: NDArray[np.float64]) -> tuple[Pulse | None, NDArray[np.floa
         return None, trace
     usual = float(np.median(np.diff(trace[:, 0])))
     steps = np.diff(trace[end:], axis=0)
-    moves = np.flatnonzero((np.abs(steps[:, 1]) > 0.02) & (steps[:, 0] < 5.0 * usual))
+    tail = int(np.searchsorted(trace[end:, 0], trace[end, 0] + _TAIL_MM * POINTS_PER_MM))
+    strokes = np.flatnonzero(steps[:tail, 0] > 5.0 * usual)
+    if strokes.size:
+        return pulse, trace[end + int(strokes[-1]) + 1 :]
+    moves = np.flatnonzero(np.abs(steps[:, 1]) > 0.02)
     return pulse, trace[end + (int(moves[0]) if moves.size else 0) :]
 
 

@@ -24,6 +24,7 @@ MAX_SECONDS_ON_PAGE = 60.0
 
 _LEAST_LABELS = 6  # fewer lead names are words of a text
 _PICTURE_SHARE = 0.25  # of the page: a scan, not a logo
+_RHYTHM_LAG = 8  # samples (16 ms): strips may begin a point before or after the leads
 _SAME_LEAD = 0.15  # normalised difference up to which a rhythm strip is the lead that it is called
 
 
@@ -130,8 +131,11 @@ def _recording(sheet: Sheet, scale: Scale) -> Recording:
         )
     signals = np.full((len(LEADS), length), np.nan)
     for cell in sheet.cells:
+        # A column's leads share its clock, though a pulse cut off may have taken a few points of one.
+        origin = min(float(other.points[0, 0]) for other in sheet.cells if other.column == cell.column)
+        late = (float(cell.points[0, 0]) - origin) / scale.points_per_second
         values = _sampled(cell, scale)
-        first = round(starts[cell.column] * SAMPLING_HZ)
+        first = round((starts[cell.column] + late) * SAMPLING_HZ)
         # Columns may overlap by the sample that they share; each lead has its own row.
         signals[LEADS.index(cell.lead), first : first + values.size] = values[: length - first]
     for strip in sheet.rhythm:
@@ -195,15 +199,15 @@ def _between_points(
 
 def _join_rhythm(row: NDArray[np.float64], strip: NDArray[np.float64], lead: str) -> None:
     """Confirm a rhythm strip against its lead where both are shown, and take its other seconds from it."""
-    strip = np.concatenate((strip, np.full(max(0, row.size - strip.size), np.nan)))[: row.size]
+    shifted = [_moved(strip, lag, row.size) for lag in range(-_RHYTHM_LAG, _RHYTHM_LAG + 1)]
+    differences = [_difference(row, candidate) for candidate in shifted]
+    nearest = min(range(len(shifted)), key=lambda index: (differences[index], abs(index - _RHYTHM_LAG)))
+    strip = shifted[nearest]
     both = np.isfinite(row) & np.isfinite(strip)
-    a, b = row[both], strip[both]
-    level = float(np.median(a - b))
-    if both.sum() < SAMPLING_HZ or not (np.ptp(a) and np.ptp(b)):
+    if both.sum() < SAMPLING_HZ:
         return
-    a, b = a - np.median(a), b - np.median(b)
-    scale = float(np.sqrt(np.mean(a * a) + np.mean(b * b)))
-    if float(np.sqrt(np.mean((a - b) ** 2))) > _SAME_LEAD * scale:
+    level = float(np.median(row[both] - strip[both]))
+    if differences[nearest] > _SAME_LEAD:
         raise EcgRefused(
             RefusalReason.LEADS_AMBIGUOUS,
             f"the rhythm strip called {lead} is not the lead {lead} above it",
@@ -211,3 +215,21 @@ def _join_rhythm(row: NDArray[np.float64], strip: NDArray[np.float64], lead: str
         )
     alone = ~np.isfinite(row) & np.isfinite(strip)
     row[alone] = strip[alone] + level
+
+
+def _moved(strip: NDArray[np.float64], lag: int, size: int) -> NDArray[np.float64]:
+    """The strip `lag` samples later, cut or filled with NaN to `size`."""
+    moved = np.full(size, np.nan)
+    source = strip[max(0, -lag) :][: size - max(0, lag)]
+    moved[max(0, lag) : max(0, lag) + source.size] = source
+    return moved
+
+
+def _difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Normalised difference of two leads about their medians where both exist; 0 for two flat ones."""
+    both = np.isfinite(one) & np.isfinite(other)
+    if not both.any():
+        return 0.0
+    a, b = one[both] - np.median(one[both]), other[both] - np.median(other[both])
+    scale = float(np.sqrt(np.mean(a * a) + np.mean(b * b)))
+    return float(np.sqrt(np.mean((a - b) ** 2))) / scale if scale else 0.0

@@ -27,7 +27,7 @@ _BACKWARDS = 0.1  # points that a trace may step back by rounding
 _LABEL_BEFORE = 20.0 * POINTS_PER_MM  # a label may stand this far before its trace
 _SPLIT_ERROR = 4.0 * POINTS_PER_MM  # between labels and equal parts of a row
 _MAX_LABEL_FITS = 20_000
-_ROW_GAP = 5.0 * POINTS_PER_MM  # rows are at least 10 mm apart on every sheet that can be read
+_ROW_GAP = 0.35  # of the distance between rows: baselines of one row differ by less
 _LABEL_BELOW, _LABEL_ABOVE = -0.4, 0.65  # of the distance between rows: where labels stand
 _DROP_SPREAD = 0.5  # of the distance between rows, by how much that may vary
 _UNEVEN = 0.25  # of the usual distance between points
@@ -138,7 +138,7 @@ def read_sheet(labels: Sequence[Label], traces: Sequence[NDArray[np.float64]]) -
         )
     layout, grid = _fit_layout(labels)
     heights = [float(np.mean([label.middle for label in row])) for row in grid]
-    rows = _rows(traces)
+    rows = _rows(traces, _ROW_GAP * float(np.min(-np.diff(heights))))
     first = _first_row(rows, heights)
     own = rows[first : first + len(grid)]
     cells: list[Cell] = []
@@ -223,12 +223,12 @@ def _height(row: Sequence[NDArray[np.float64]]) -> float:
     return float(np.mean([_baseline(trace) for trace in row]))
 
 
-def _rows(traces: Sequence[NDArray[np.float64]]) -> list[list[NDArray[np.float64]]]:
-    """Traces by baseline from the top. A new row begins where the baseline falls by more than rows wander."""
+def _rows(traces: Sequence[NDArray[np.float64]], gap: float) -> list[list[NDArray[np.float64]]]:
+    """Traces by baseline from the top. A new row begins where the baseline falls by more than `gap`."""
     ordered = sorted(traces, key=_baseline, reverse=True)
     rows: list[list[NDArray[np.float64]]] = []
     for trace in ordered:
-        if rows and _baseline(rows[-1][-1]) - _baseline(trace) < _ROW_GAP:
+        if rows and _baseline(rows[-1][-1]) - _baseline(trace) < gap:
             rows[-1].append(trace)
         else:
             rows.append([trace])

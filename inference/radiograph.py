@@ -22,6 +22,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
 
 from inference import codestream
+from inference.picture_quality import picture_findings
 from inference.prediction import PATCH_OFFSETS, Finding, Geometry
 
 PICTURE_SIDE = 512  # Yoon et al. 2.3
@@ -173,7 +174,7 @@ def read_radiograph(dicom: bytes, preprocessing: RadiographPreprocessing) -> Rad
     if padding is not None:
         shown[padding] = 0.0
     picture, geometry = _fit(shown, preprocessing)
-    findings += _picture_findings(picture, shown.shape)
+    findings += picture_findings(picture, shown.shape)
     return Radiograph(picture=picture, geometry=geometry, display=_display(shown), findings=tuple(findings))
 
 
@@ -308,9 +309,9 @@ def _values(
     shape = str(dataset.get("PresentationLUTShape", "") or "")
     if shape == "INVERSE" and not inverted:
         inverted = True
-        findings.append(_finding("polarity_contradiction", "MONOCHROME2 with PresentationLUTShape INVERSE"))
+        findings.append(_note("polarity_contradiction", "MONOCHROME2 with PresentationLUTShape INVERSE"))
     elif shape == "IDENTITY" and inverted:
-        findings.append(_finding("polarity_contradiction", "MONOCHROME1 with PresentationLUTShape IDENTITY"))
+        findings.append(_note("polarity_contradiction", "MONOCHROME1 with PresentationLUTShape IDENTITY"))
     return (-values if inverted else values), padding
 
 
@@ -344,13 +345,13 @@ def _voi(
         else:
             return values
     except _PYDICOM_FAULTS:
-        findings.append(_finding("window_ignored", "the stored window or VOI LUT is malformed"))
+        findings.append(_note("window_ignored", "the stored window or VOI LUT is malformed"))
         return values
     inside = shown if padding is None else shown[~padding]
     low, high = float(inside.min()), float(inside.max())
     clipped = float(np.mean((inside <= low) | (inside >= high)))
     if not np.isfinite([low, high]).all() or low == high or clipped > 0.6:
-        findings.append(_finding("window_ignored", f"the stored window clips {clipped:.0%} of the picture"))
+        findings.append(_note("window_ignored", f"the stored window clips {clipped:.0%} of the picture"))
         return values
     return shown
 
@@ -409,34 +410,5 @@ def _display(shown: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.array(grey)
 
 
-LOW_CONTRAST_STD = 0.10  # of the 0..1 picture; real and phantom radiographs measure 0.2 to 0.35
-CLIPPED_SHARE = 0.45  # of pixels at either end of the scale
-COARSE_SIDE = 512  # pixels; fewer are enlarged to fill the picture
-
-
-def _picture_findings(picture: NDArray[np.float32], shape: tuple[int, ...]) -> list[Finding]:
-    """What a reader should know of the picture's quality."""
-    found = []
-    if min(shape) < COARSE_SIDE:
-        found.append(_finding("low_resolution", f"{shape[0]} x {shape[1]} pixels were enlarged", "warning"))
-    spread = float(picture.std())
-    if spread < LOW_CONTRAST_STD:
-        found.append(_finding("low_contrast", f"standard deviation {spread:.3f} of full scale", "warning"))
-    dark, bright = float(np.mean(picture <= 0.002)), float(np.mean(picture >= 0.998))
-    if max(dark, bright) > CLIPPED_SHARE:
-        found.append(_finding("clipped", f"{dark:.0%} at the dark and {bright:.0%} at the bright end", "warning"))
-    if _looks_inverted(picture):
-        found.append(_finding("probably_inverted", "the lungs are brighter than what lies between", "warning"))
-    return found
-
-
-def _looks_inverted(picture: NDArray[np.float32]) -> bool:
-    """Whether the middle of the chest is clearly darker than the lung fields on both sides of it."""
-    band = picture[150:330]
-    middle = float(np.median(band[:, 236:276]))
-    right, left = float(np.median(band[:, 110:190])), float(np.median(band[:, 322:402]))
-    return middle + 0.08 < min(right, left)
-
-
-def _finding(code: str, detail: str, severity: str = "note") -> Finding:
-    return Finding(subject="radiograph", code=code, severity=severity, detail=detail)
+def _note(code: str, detail: str) -> Finding:
+    return Finding(subject="radiograph", code=code, severity="note", detail=detail)

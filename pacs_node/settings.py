@@ -23,7 +23,7 @@ PREFIX = "PULMOLINK_"
 NOT_KEYS = frozenset({CONFIG_VARIABLE, "PULMOLINK_SAMPLES"})
 """Variables with our prefix that are not settings."""
 
-REPORT_KINDS = ("sr", "overlay")
+REPORT_KINDS: tuple[Literal["sr", "overlay"], ...] = ("sr", "overlay")
 
 
 class SettingsError(Exception):

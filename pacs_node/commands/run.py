@@ -77,6 +77,7 @@ def work(ctx: click.Context, supervised: bool) -> None:
     from pacs_node.flow.deliver import Deliverer
     from pacs_node.flow.stages import Stages
     from pacs_node.flow.worker import Worker
+    from pacs_node.report.structured import warm_up
 
     with opened(ctx, service=True) as node:
         settings = node.settings
@@ -95,6 +96,7 @@ def work(ctx: click.Context, supervised: bool) -> None:
         try:
             predictor = Predictor.load(locate(settings.model.package), threads=settings.worker.threads or None)
             log.info("model_loaded", model=predictor.identity.name, digest=predictor.identity.digest[:12])
+            warm_up()
             stages = Stages(node.store, node.objects, predictor, settings, utc_now)
             Worker(node.store, stages, settings, utc_now, predictor.identity.digest).run(stop)
         finally:

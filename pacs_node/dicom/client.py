@@ -9,12 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from pacs_node.dicom.primitives import VERIFICATION
-from pacs_node.dicom.stack import quiet
+from pacs_node.dicom.stack import quiet, send_at_once
 
 
 class Unreachable(Exception):
@@ -86,7 +86,11 @@ class Conversation:
         for timeout in ("acse_timeout", "dimse_timeout", "network_timeout", "connection_timeout"):
             setattr(ae, timeout, self._peer.timeout_seconds)
         association = ae.associate(
-            self._peer.host, self._peer.port, contexts=self._contexts, ae_title=self._peer.ae_title
+            self._peer.host,
+            self._peer.port,
+            contexts=self._contexts,
+            ae_title=self._peer.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once)],
         )
         if not association.is_established:
             if association.is_rejected:

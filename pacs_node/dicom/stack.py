@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import socket
 import warnings
 
 import pydicom.config
 from pynetdicom import _config
+from pynetdicom.events import Event
 
 
 def quiet() -> None:
@@ -18,3 +20,14 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", module=r"pydicom(\..*)?")
     for name in ("pydicom", "pynetdicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def send_at_once(event: Event) -> None:
+    """For EVT_CONN_OPEN: switch Nagle's algorithm off.
+
+    pynetdicom writes a message's command and data set as separate packets; held back until the peer's delayed
+    acknowledgement, each object would cost 40 ms.
+    """
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -186,7 +186,9 @@ def _repair(
             "now": now,
         }
         if current is None:
-            tx.add_match(radiograph_id=radiograph.instance_id, supersedes=None, **waiting)
+            tx.add_match(
+                radiograph_id=radiograph.instance_id, supersedes=_match_of_refused_copy(tx, radiograph), **waiting
+            )
         elif again:
             tx.change_match(current.match_id, **waiting)
         return False
@@ -204,7 +206,7 @@ def _repair(
             state=state,
             reason=reason,
             due_at=due_at,
-            supersedes=current.match_id if current else None,
+            supersedes=current.match_id if current else _match_of_refused_copy(tx, radiograph),
             now=now,
         )
     else:
@@ -219,6 +221,16 @@ def _repair(
             now=now,
         )
     return True
+
+
+def _match_of_refused_copy(tx: Transaction, radiograph: StoredInstance) -> int | None:
+    """The match that waits for a person because this very radiograph came before and could not be used."""
+    for copy in tx.instances_with_uid(radiograph.instance.sop_instance_uid):
+        if copy.instance.disposition is Disposition.REFUSED:
+            match = tx.current_match(copy.instance_id)
+            if match is not None:
+                return match.match_id
+    return None
 
 
 def _leave_unpaired(tx: Transaction, current: Match, now: datetime) -> None:

@@ -15,7 +15,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 IMPLEMENTATION_CLASS_UID = "2.25.152748396519262487214127482317459213377"
-IMPLEMENTATION_VERSION = b"PULMOLINK "
+IMPLEMENTATION_VERSION_NAME = "PULMOLINK"
 _META_ELEMENT = struct.Struct("<HH2sH")
 INFLATED_BYTES = 256 * 2**20
 """A deflated data set that grows beyond this is not read."""
@@ -67,20 +67,20 @@ def part10_prefix(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid
     group = b"".join(
         (
             b"\x02\0\x01\0OB\0\0\x02\0\0\0\0\x01",
-            _uid_element(0x0002, sop_class_uid),
-            _uid_element(0x0003, sop_instance_uid),
-            _uid_element(0x0010, transfer_syntax_uid),
-            _uid_element(0x0012, IMPLEMENTATION_CLASS_UID),
-            _META_ELEMENT.pack(2, 0x0013, b"SH", len(IMPLEMENTATION_VERSION)) + IMPLEMENTATION_VERSION,
+            _meta_element(0x0002, b"UI", sop_class_uid, b"\0"),
+            _meta_element(0x0003, b"UI", sop_instance_uid, b"\0"),
+            _meta_element(0x0010, b"UI", transfer_syntax_uid, b"\0"),
+            _meta_element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID, b"\0"),
+            _meta_element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME, b" "),
         )
     )
     return b"\0" * 128 + b"DICM" + _META_ELEMENT.pack(2, 0, b"UL", 4) + len(group).to_bytes(4, "little") + group
 
 
-def _uid_element(element: int, uid: str) -> bytes:
-    value = uid.encode("ascii", "replace")
-    value += b"\0" * (len(value) % 2)
-    return _META_ELEMENT.pack(2, element, b"UI", len(value)) + value
+def _meta_element(element: int, vr: bytes, text: str, pad: bytes) -> bytes:
+    value = text.encode("ascii", "replace")
+    value += pad * (len(value) % 2)
+    return _META_ELEMENT.pack(2, element, vr, len(value)) + value
 
 
 def from_part10(content: bytes) -> DataSetBytes:
@@ -97,14 +97,17 @@ def from_part10(content: bytes) -> DataSetBytes:
     buffer.seek(132)
     try:
         meta = read_dataset(buffer, is_implicit_VR=False, is_little_endian=True, stop_when=_past_group_2)
-        return DataSetBytes(
-            sop_class_uid=str(meta.MediaStorageSOPClassUID),
-            sop_instance_uid=str(meta.MediaStorageSOPInstanceUID),
-            transfer_syntax_uid=str(meta.TransferSyntaxUID),
+        parts = DataSetBytes(
+            sop_class_uid=str(meta.get("MediaStorageSOPClassUID") or ""),
+            sop_instance_uid=str(meta.get("MediaStorageSOPInstanceUID") or ""),
+            transfer_syntax_uid=str(meta.get("TransferSyntaxUID") or ""),
             data=content[buffer.tell() :],
         )
     except UNREADABLE as error:
         raise HeaderUnreadable(f"file meta information unreadable ({type(error).__name__})") from None
+    if not (parts.sop_class_uid and parts.sop_instance_uid and parts.transfer_syntax_uid):
+        raise HeaderUnreadable("file meta information lacks SOP class, instance or transfer syntax")
+    return parts
 
 
 def read_header(content: bytes) -> Dataset:

@@ -165,7 +165,11 @@ class Receiver:
             ("SOPInstanceUID", origin.sop_instance_uid),
             ("SOPClassUID", origin.sop_class_uid),
         ):
-            if text(header, keyword) != expected:
+            found = text(header, keyword)
+            if not found:
+                reason = f"the data set carries no {keyword}: damaged, or no data set at all"
+                return replace(described, reason=f"unreadable: {reason}"), CANNOT_UNDERSTAND, reason
+            if found != expected:
                 reason = f"{keyword} of the data set differs from the command's"
                 return replace(described, reason=f"uid_mismatch: {reason}"), DATA_SET_MISMATCH, reason
         verdict = _complete(classify(header, ecg_documents=origin.ecg_documents), described)

@@ -10,6 +10,7 @@ import io
 import json
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, cast
@@ -101,10 +102,13 @@ class Stages:
     def report(self, match: Match, owner: str) -> None:
         """Write the Structured Report and the overlay, store them and what is to be sent where."""
         inputs = self._report_inputs(match)
-        reports = [
-            self._stored(ReportKind.SR, structured_report(inputs)),
-            self._stored(ReportKind.OVERLAY, secondary_capture(inputs, render_overlay(inputs))),
-        ]
+        # Drawing is mostly C code that lets other threads run; writing the report is Python.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="overlay") as beside:
+            picture = beside.submit(render_overlay, inputs)
+            reports = [
+                self._stored(ReportKind.SR, structured_report(inputs)),
+                self._stored(ReportKind.OVERLAY, secondary_capture(inputs, picture.result())),
+            ]
         destinations = {
             kind: [entry.name for entry in self._settings.destinations if kind.value in entry.sends]
             for kind in ReportKind

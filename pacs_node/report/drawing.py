@@ -98,6 +98,8 @@ def blended(
     under: NDArray[np.uint8], colour: Colour, coverage: NDArray[np.uint8], opacity: float = 1.0
 ) -> NDArray[np.uint8]:
     """`colour` laid over `under` [rows, columns, 3] where `coverage` [rows, columns] says."""
-    share = (coverage.astype(np.float32) * (opacity / 255))[..., None]
-    mixed = under + (np.asarray(colour, np.float32) - under) * share
-    return np.asarray(mixed + 0.5, dtype=np.uint8)
+    # Pillow blends in whole numbers, several times faster than numpy in floats, and lets other threads run.
+    image = Image.fromarray(under)
+    strength = np.arange(256, dtype=np.float32) * opacity + 0.5
+    image.paste(colour, mask=Image.fromarray(strength.astype(np.uint8)[coverage]))
+    return np.asarray(image)

@@ -40,7 +40,7 @@ from highdicom.sr import (
 from pydicom import Dataset
 from pydicom.sr.codedict import codes as dictionary
 from pydicom.sr.coding import Code
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DT
 
 from pacs_node.report import codes, identifiers
@@ -353,4 +353,14 @@ def _patch_group(inputs: ReportInputs, index: int) -> PlanarROIMeasurementsAndQu
                 derivation=codes.ESTIMATED,
             )
         ],
+    )
+
+
+def warm_up() -> None:
+    """Let highdicom read its attribute tables now (half a second), so that the first patient's report need not wait."""
+    uid = str(ComputedRadiographyImageStorage)
+    ImageRegion(
+        graphic_type=GraphicTypeValues.POINT,
+        graphic_data=np.zeros((1, 2), dtype=np.float32),
+        source_image=SourceImageForRegion(referenced_sop_class_uid=uid, referenced_sop_instance_uid="2.25.1"),
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from ecg_ingest import RenderStyle
 from inference.architecture import MICRO, Architecture
 from inference.calibration import Calibration, fit_reference
 from inference.engine import Engine, network_from_tensors, tensors_of
@@ -17,15 +19,6 @@ from inference.network import FusedNetwork
 from inference.package import GoldenCase, quantised, write_package
 from inference.phantoms import PhantomPatient, Scenario, make_patient
 from inference.radiograph import RadiographPreprocessing
-
-STYLE = {
-    "layout": "3x4",
-    "seconds_per_lead": 2.5,
-    "millivolts_full_height": 3.0,
-    "paper_mm_per_second": 25.0,
-    "paper_mm_per_millivolt": 10.0,
-    "grid": True,
-}
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +40,7 @@ def make_package(tmp_path: Path, lead_images: np.ndarray) -> Callable[..., Path]
     def make(*, backbone: str = MICRO, golden_error_mmhg: float = 0.0, name: str = "package") -> Path:
         torch.manual_seed(0)
         architecture = Architecture(chest_backbone=backbone)
-        radiograph, ecg = RadiographPreprocessing(), EcgPreprocessing(style=STYLE)
+        radiograph, ecg = RadiographPreprocessing(), EcgPreprocessing(style=asdict(RenderStyle()))
         weights = tensors_of(FusedNetwork(architecture), "float16")
         engine = Engine(network_from_tensors(architecture, weights), radiograph, ecg)
         rng = np.random.default_rng(1)
