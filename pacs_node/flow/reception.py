@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-HEAD_BYTES = 256 * 1024
+HEAD_BYTES = 512 * 1024
 """Bytes of a data set kept in memory for its header; a longer header is read from the file."""
-HEAD_STEP = 32 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
