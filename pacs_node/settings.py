@@ -75,6 +75,9 @@ class Node(_Section):
     site_timezone: Annotated[str, AfterValidator(_zone)] = Field(
         "Asia/Tokyo", description="time zone of objects that do not carry TimezoneOffsetFromUTC"
     )
+    receivers: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="receiver processes under `serve`; several share the port, each with the bounds of [limits]"
+    )
     require_called_ae_title: bool = Field(
         False, description="true: refuse associations that call us by another AE title"
     )
@@ -122,7 +125,7 @@ class Source(_Section):
     """Who may send to us."""
 
     ae_title: AeTitle = Field(description="calling AE title")
-    host: str = Field(description="address or name the association comes from")
+    host: str = Field(description="address, range (192.0.2.0/24) or name the association comes from")
     ecg_documents: bool = Field(
         False, description="true: every PDF and picture from here is an ECG, whatever its title says"
     )

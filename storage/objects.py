@@ -1,4 +1,4 @@
-"""Keep bytes under their sha256 in a folder: `root/ab/cd/<sha256>`. Names come from digests and nothing else.
+"""Keep bytes under their sha256 in a folder: `root/ab/<sha256>`. Names come from digests and nothing else.
 
 An object that `put` returned for survives a power failure. What refers to it, and since when, belongs to the
 rows.
@@ -151,7 +151,7 @@ class ObjectStore:
         """Where `sha256` lies or would lie. `ValueError` if it is not 64 lower-case hexadecimal digits."""
         if _DIGEST.fullmatch(sha256) is None:
             raise ValueError("not a sha256 in lower-case hexadecimal")
-        return self.root / sha256[:2] / sha256[2:4] / sha256
+        return self.root / sha256[:2] / sha256
 
     def exists(self, sha256: str) -> bool:
         """Whether something is kept under `sha256`; its bytes are not looked at."""
@@ -190,10 +190,9 @@ class ObjectStore:
         """The digest of every object, in order. Objects put or deleted meanwhile may or may not appear."""
         for first in _sorted_names(self.root):
             if _FOLDER.fullmatch(first):
-                for second in _sorted_names(self.root / first):
-                    for name in _sorted_names(self.root / first / second):
-                        if _DIGEST.fullmatch(name):
-                            yield name
+                for name in _sorted_names(self.root / first):
+                    if _DIGEST.fullmatch(name):
+                        yield name
 
     def sweep_temporary(self, older_than_seconds: float) -> int:
         """Remove what killed writers left, and say how many files. Younger files may still be written to."""
@@ -234,18 +233,16 @@ class ObjectStore:
             try:
                 writer.move(path)
             except FileNotFoundError:
-                path.parent.parent.mkdir(mode=0o700, exist_ok=True)
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 writer.move(path)
         self._make_durable(path)
 
     def _make_durable(self, path: Path) -> None:
-        """Put the entries of `path` and of its two folders on disk, those of the folders once a process."""
+        """Put the entry of `path` and that of its folder on disk, the latter once a process."""
         _sync_folder(path.parent)
-        for folder in (path.parent, path.parent.parent):
-            if folder not in self._durable:
-                _sync_folder(folder.parent)
-                self._durable.add(folder)
+        if path.parent not in self._durable:
+            _sync_folder(self.root)
+            self._durable.add(path.parent)
 
     @contextmanager
     def _locked(self, kind: int) -> Iterator[None]:

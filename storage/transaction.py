@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, exists, func, insert, or_, select, text, update
 
 from storage import rows
 from storage.errors import RowMissing
@@ -45,6 +45,11 @@ class Transaction:
     def instances_with_uid(self, sop_instance_uid: str) -> tuple[StoredInstance, ...]:
         """Every row of this SOP Instance UID: more than one if its bytes differed. Oldest first."""
         return self._instances(_BY_UID, sop_instance_uid=sop_instance_uid)
+
+    def is_unknown(self, sop_instance_uid: str) -> bool:
+        """Whether neither an instance nor a report of ours has this SOP Instance UID: the common case, at one look."""
+        known = self._connection.scalar(_KNOWN, {"sop_instance_uid": sop_instance_uid})
+        return not known
 
     def add_instance(self, instance: Instance) -> int:
         """Store a row and return its number. Its object must be put before.
@@ -257,6 +262,12 @@ _LOCK_PATIENT = text("SELECT pg_advisory_xact_lock(:key)")
 _BY_UID = rows.SELECT_INSTANCES.where(instances.c.sop_instance_uid == bindparam("sop_instance_uid")).order_by(
     instances.c.instance_id
 )
+_KNOWN = select(
+    or_(
+        exists().where(instances.c.sop_instance_uid == bindparam("sop_instance_uid")),
+        exists().where(reports.c.sop_instance_uid == bindparam("sop_instance_uid")),
+    )
+)
 _BY_ID = rows.SELECT_INSTANCES.where(instances.c.instance_id == bindparam("instance_id"))
 _ACCEPTED = rows.SELECT_INSTANCES.where(
     instances.c.patient_id == bindparam("patient_id"),
@@ -269,7 +280,13 @@ _ACCEPTED_BETWEEN = _ACCEPTED.where(
 )
 _ADD_INSTANCE = insert(instances)
 _ADD_MATCH = insert(matches)
-_MATCH_BY_ID = rows.SELECT_MATCHES.where(matches.c.match_id == bindparam("match_id")).with_for_update(of=matches)
+_MATCH_KNOWN = select(
+    or_(
+        exists().where(instances.c.sop_instance_uid == bindparam("sop_instance_uid")),
+        exists().where(reports.c.sop_instance_uid == bindparam("sop_instance_uid")),
+    )
+)
+_BY_ID = rows.SELECT_MATCHES.where(matches.c.match_id == bindparam("match_id")).with_for_update(of=matches)
 _CURRENT_MATCH = rows.SELECT_MATCHES.where(
     matches.c.radiograph_id == bindparam("radiograph_id"), matches.c.state != MatchState.SUPERSEDED
 ).with_for_update(of=matches)

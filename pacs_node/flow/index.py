@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -169,9 +169,8 @@ class HeaderIndex:
         return tuple(convert_encodings([name.strip(" \0") for name in names]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """Where an element's value lies."""
+class _Found(NamedTuple):
+    """Where an element's value lies. A tuple: hundreds are made for each object."""
 
     vr: str
     start: int

@@ -49,11 +49,11 @@ def pair_arrival(tx: Transaction, arrived: StoredInstance, rules: PairingRules, 
     if instance.disposition is not Disposition.ACCEPTED:
         return
     key = (instance.patient.issuer, instance.patient.patient_id)
-    ecgs = tx.accepted(*key, Kind.ECG)
     if instance.kind is Kind.RADIOGRAPH:
-        _repair(tx, arrived, ecgs, rules, now)
-    elif instance.kind is Kind.ECG:
-        for radiograph in tx.accepted(*key, Kind.RADIOGRAPH):
+        _repair(tx, arrived, tx.accepted(*key, Kind.ECG), rules, now)
+    elif instance.kind is Kind.ECG and (radiographs := tx.accepted(*key, Kind.RADIOGRAPH)):
+        ecgs = tx.accepted(*key, Kind.ECG)
+        for radiograph in radiographs:
             _repair(tx, radiograph, ecgs, rules, now)
 
 

@@ -181,7 +181,8 @@ class Receiver:
 
     def _record(self, tx: Transaction, instance: Instance, status: int, comment: str) -> Receipt:
         """The row and the pairing, in one transaction; the same bytes again change nothing."""
-        known = tx.instances_with_uid(instance.sop_instance_uid)
+        new = tx.is_unknown(instance.sop_instance_uid)
+        known = () if new else tx.instances_with_uid(instance.sop_instance_uid)
         same = next((row for row in known if row.instance.sha256 == instance.sha256), None)
         if same is not None:
             if same.purged_at is not None:
@@ -189,7 +190,8 @@ class Receiver:
                 pair_arrival(tx, replace(same, purged_at=None), self._rules, self._clock())
             instance = same.instance
         else:
-            instance = self._beside(tx, known, instance)
+            if not new:
+                instance = self._beside(tx, known, instance)
             row = StoredInstance(instance_id=tx.add_instance(instance), instance=instance, purged_at=None)
             pair_arrival(tx, row, self._rules, self._clock())
         return Receipt(
