@@ -280,13 +280,7 @@ _ACCEPTED_BETWEEN = _ACCEPTED.where(
 )
 _ADD_INSTANCE = insert(instances)
 _ADD_MATCH = insert(matches)
-_MATCH_KNOWN = select(
-    or_(
-        exists().where(instances.c.sop_instance_uid == bindparam("sop_instance_uid")),
-        exists().where(reports.c.sop_instance_uid == bindparam("sop_instance_uid")),
-    )
-)
-_BY_ID = rows.SELECT_MATCHES.where(matches.c.match_id == bindparam("match_id")).with_for_update(of=matches)
+_MATCH_BY_ID = rows.SELECT_MATCHES.where(matches.c.match_id == bindparam("match_id")).with_for_update(of=matches)
 _CURRENT_MATCH = rows.SELECT_MATCHES.where(
     matches.c.radiograph_id == bindparam("radiograph_id"), matches.c.state != MatchState.SUPERSEDED
 ).with_for_update(of=matches)

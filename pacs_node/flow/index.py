@@ -137,6 +137,8 @@ class HeaderIndex:
         raw = self._walk.value(found)
         if found.vr in _PLAIN_VRS and raw.isascii() and b"\x1b" not in raw:
             value = raw.decode("ascii")
+            if found.vr == "IS" and not value.strip(" \0").isdigit():
+                return self._by_pydicom(tag, found, raw)  # empty, several, signed, or no number at all
             return value if "\\" not in value else value.split("\\")
         if found.vr in _WHOLE_VRS and raw.isascii() and b"\x1b" not in raw:
             return raw.decode("ascii")
@@ -282,7 +284,9 @@ class _Walk:
         known = self._ends.get(start)
         return known if known is not None else self._step_over(start, implicit, depth, in_item=True)
 
-    def _step_over(self, start: int, implicit: bool, depth: int, *, in_item: bool) -> int:
+    def _step_over(  # noqa: PLR0912, PLR0915 - one loop on purpose
+        self, start: int, implicit: bool, depth: int, *, in_item: bool
+    ) -> int:
         """Follow everything of undefined length from `start` to its delimiter, noting where each part of it ends.
 
         One loop and no recursion: most of what a receiver reads of an ECG passes here.
