@@ -9,7 +9,7 @@ import re
 import struct
 import unicodedata
 import zlib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, TypeVar
@@ -120,11 +120,30 @@ def waveform_leads(dataset: Elements) -> frozenset[str]:
             rate, samples = number(group, "SamplingFrequency"), number(group, "NumberOfWaveformSamples")
             if is_averaged(group) or not rate or not samples or samples / rate < MINIMUM_STRIP_SECONDS:
                 continue
-            found = (standard_lead(channel_name(item)) for item in sequence(group, "ChannelDefinitionSequence"))
-            leads.update(lead for lead in found if isinstance(lead, str))
+            leads |= _declared(group)
     except PARSER_FAULTS:
         return frozenset()
     return frozenset(leads)
+
+
+def _declared(group: Elements) -> frozenset[str]:
+    """The standard leads of a group. A device sends the same definitions with every recording: known ones are kept."""
+    fingerprint = getattr(group, "fingerprint", None)
+    key = fingerprint("ChannelDefinitionSequence") if fingerprint is not None else None
+    known = _KNOWN_DEFINITIONS.get(key)
+    if known is not None:
+        return known
+    found = (standard_lead(channel_name(item)) for item in sequence(group, "ChannelDefinitionSequence"))
+    leads = frozenset(lead for lead in found if isinstance(lead, str))
+    if key is not None:
+        if len(_KNOWN_DEFINITIONS) >= MOST_DEFINITIONS:
+            _KNOWN_DEFINITIONS.clear()
+        _KNOWN_DEFINITIONS[key] = leads
+    return leads
+
+
+MOST_DEFINITIONS = 64
+_KNOWN_DEFINITIONS: dict[Hashable, frozenset[str]] = {}
 
 
 def can_complete(leads: Iterable[str]) -> bool:

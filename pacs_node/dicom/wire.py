@@ -24,6 +24,9 @@ TICK_SECONDS = 0.5
 LINGER_SECONDS = 2.0
 """How long a peer may take to close a connection after the last word (the ARTIM timer, PS3.8 9.1.5)."""
 
+LINGER_BYTES = 2**20
+"""How much it may still send meanwhile."""
+
 
 class PeerGone(Exception):
     """The peer closed or lost the connection."""
@@ -158,10 +161,13 @@ class Wire:
         with contextlib.suppress(OSError, ValueError):
             if not isinstance(self._socket, ssl.SSLSocket):
                 self._socket.shutdown(socket.SHUT_WR)
-            while time.monotonic() < deadline:
+            dropped = 0
+            while time.monotonic() < deadline and dropped < LINGER_BYTES:
                 try:
-                    if not self._socket.recv_into(self._view):
+                    count = self._socket.recv_into(self._view)
+                    if not count:
                         return
+                    dropped += count
                 except (BlockingIOError, TimeoutError, ssl.SSLWantReadError):
                     if self._stopping():
                         return

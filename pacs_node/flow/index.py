@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -52,6 +53,10 @@ _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _CHARACTER_SET: Final = 0x00080005
+
+
+FINGERPRINT_BYTES: Final = 32768
+"""An element longer than this has no fingerprint: others keep them."""
 
 
 class BeyondBuffer(Exception):
@@ -147,6 +152,13 @@ class HeaderIndex:
         if found.vr == "PN" and raw.isascii() and not _NOT_ONE_PLAIN_NAME.search(raw):
             return raw.decode("ascii")
         return self._by_pydicom(tag, found, raw)
+
+    def fingerprint(self, keyword: str) -> Hashable:
+        """The same for two elements that read alike because they are encoded alike; None if absent or long."""
+        found = self._found.get(_TAGS[keyword])
+        if found is None or found.end - found.start > FINGERPRINT_BYTES:
+            return None
+        return self._walk.value(found), found.implicit, self._walk.order, self._encodings()
 
     def _items(self, tag: int, found: _Found) -> list[HeaderIndex]:
         if tag not in self._sequences:

@@ -51,9 +51,9 @@ def pair_arrival(tx: Transaction, arrived: StoredInstance, rules: PairingRules, 
     key = (instance.patient.issuer, instance.patient.patient_id)
     if instance.kind is Kind.RADIOGRAPH:
         _repair(tx, arrived, tx.accepted(*key, Kind.ECG), rules, now)
-    elif instance.kind is Kind.ECG and (radiographs := tx.accepted(*key, Kind.RADIOGRAPH)):
+    elif instance.kind is Kind.ECG and tx.has_accepted(*key, Kind.RADIOGRAPH):
         ecgs = tx.accepted(*key, Kind.ECG)
-        for radiograph in radiographs:
+        for radiograph in tx.accepted(*key, Kind.RADIOGRAPH):
             _repair(tx, radiograph, ecgs, rules, now)
 
 

@@ -77,10 +77,14 @@ class Line:
         self.socket = socket.create_connection((host, port), timeout=60)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = self.socket.makefile("rb", buffering=65536)
-        self.socket.sendall(association_request(called, contexts))
-        kind, body = self.pdu()
-        if kind != ASSOCIATE_AC:
-            raise ConnectionError(f"answered with PDU type {kind}")
+        try:
+            self.socket.sendall(association_request(called, contexts))
+            kind, body = self.pdu()
+            if kind != ASSOCIATE_AC:
+                raise ConnectionError(f"answered with PDU type {kind}")
+        except BaseException:
+            self.close()
+            raise
         self.pdu_bytes = _announced(body) or MOST_PDU_BYTES
 
     def pdu(self) -> tuple[int, bytes]:
