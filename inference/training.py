@@ -73,7 +73,7 @@ class Trained:
     chosen_epoch: int
 
 
-SHARES = (0.65, 0.05, 0.15, 0.15)
+SHARES = (0.60, 0.05, 0.20, 0.15)
 
 
 def split_by_patient(patient_ids: Sequence[str], *, seed: int) -> Split:

@@ -78,9 +78,9 @@ def root(ctx: click.Context, config: Path | None) -> None:
 def main() -> None:
     """The entry point; known errors become one sentence and an exit status, never a traceback."""
     try:
-        root.main(prog_name="pulmolink", standalone_mode=False)
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
+        # Without standalone mode click gives the status of ctx.exit back as a value.
+        status = root.main(prog_name="pulmolink", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
     except click.Abort:
         click.echo("pulmolink: interrupted", err=True)
         sys.exit(130)

@@ -10,6 +10,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from pacs_node.flow.upkeep import Upkeep
+from pacs_node.service import wait_until
 
 log = structlog.get_logger()
 
@@ -37,7 +38,7 @@ def run(upkeep: Upkeep, stop: threading.Event) -> None:
     scheduler.add_listener(_failed, EVENT_JOB_ERROR)
     upkeep.close_windows()
     scheduler.start()
-    stop.wait()
+    wait_until(stop)
     scheduler.shutdown(wait=True)
 
 

@@ -52,6 +52,12 @@ def stop_event(*, supervised: bool) -> threading.Event:
     return stop
 
 
+def wait_until(stop: threading.Event) -> None:
+    """Wait for `stop`. In steps: a signal that comes just as an endless wait begins is not heard until the next one."""
+    while not stop.wait(0.5):
+        pass
+
+
 @dataclass
 class _Child:
     """One supervised process and its restarts."""

@@ -22,6 +22,8 @@ CONFIG_VARIABLE = "PULMOLINK_CONFIG"
 PREFIX = "PULMOLINK_"
 NOT_KEYS = frozenset({CONFIG_VARIABLE, "PULMOLINK_SAMPLES"})
 """Variables with our prefix that are not settings."""
+SERVICE_LINK = re.compile(r"PULMOLINK_(.*_)?(SERVICE_(HOST|PORT.*)|PORT_\d+_(TCP|UDP|SCTP).*)")
+"""What Kubernetes sets in every container beside a Service whose name begins with ours."""
 
 REPORT_KINDS: tuple[Literal["sr", "overlay"], ...] = ("sr", "overlay")
 
@@ -96,7 +98,7 @@ class Storage(_Section):
         description="SQLAlchemy URL: sqlite:////path or postgresql://user:password@host/name",
     )
     objects: Path = Field(Path("/var/lib/pulmolink/objects"), description="folder of received and made objects")
-    retain_unpaired_days: Annotated[float, Field(ge=0)] = Field(
+    retain_unpaired_days: Annotated[float, Field(ge=0, le=36500)] = Field(
         30, description="after so many days the bytes of inputs nobody pairs are removed; 0 keeps them"
     )
 
@@ -174,7 +176,7 @@ class Delivery(_Section):
         20, description="answered but unsuccessful tries of one report before it is FAILED"
     )
     probe_seconds: Seconds = Field(15, description="how often a destination that does not answer is tried")
-    give_up_days: Annotated[float, Field(gt=0)] = Field(
+    give_up_days: Annotated[float, Field(gt=0, le=3650)] = Field(
         14, description="a destination silent for so long: its deliveries become FAILED"
     )
     timeout_seconds: Seconds = Field(30, description="longest wait for one answer of a destination")
@@ -290,8 +292,8 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _merge_environment(tree: dict[str, Any], variables: Mapping[str, str]) -> dict[tuple[str, ...], str]:
     """Write each PULMOLINK_ variable into `tree`; return which variable gave which key."""
     origins: dict[tuple[str, ...], str] = {}
-    for variable in sorted(variables):
-        if not variable.startswith(PREFIX) or variable in NOT_KEYS:
+    for variable in sorted(variables, key=_with_numbers_in_order):
+        if not variable.startswith(PREFIX) or variable in NOT_KEYS or _is_service_link(variable, variables[variable]):
             continue
         section, _, key = variable.removeprefix(PREFIX).lower().partition("_")
         key = key.lstrip("_")
@@ -305,6 +307,16 @@ def _merge_environment(tree: dict[str, Any], variables: Mapping[str, str]) -> di
             table[key] = value
             origins[section, key] = variable
     return origins
+
+
+def _with_numbers_in_order(variable: str) -> list[tuple[int, str]]:
+    """A sorting key that puts entry 10 of a list after entry 9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", variable)]
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    """Whether Kubernetes set a variable, such as PULMOLINK_WEB_PORT to tcp://10.0.0.1:8080."""
+    return SERVICE_LINK.fullmatch(variable) is not None or re.match(r"(tcp|udp|sctp)://", value) is not None
 
 
 def _merge_list(
@@ -325,7 +337,8 @@ def _merge_list(
     index, _, field = key.partition("_")
     field = field.lstrip("_")
     entries = tree.setdefault(section, [])
-    if not index.isdigit() or not field or int(index) > len(entries):
+    listed = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+    if not listed or not index.isdecimal() or not field or int(index) > len(entries):
         raise SettingsError([f"{variable}: variables of a list are PULMOLINK_{section.upper()}_0_KEY, ..._1_KEY"])
     if int(index) == len(entries):
         entries.append({})
@@ -336,10 +349,11 @@ def _merge_list(
 def _sentence(problem: Any, path: Path | None, origins: Mapping[tuple[str, ...], str]) -> str:
     """One validation error as "where: key: reason", without repeating a secret value."""
     location = tuple(str(part) for part in problem["loc"])
-    where = next(
-        (origins[location[:length]] for length in range(len(location), 0, -1) if location[:length] in origins),
-        str(path) if path is not None else "built-in defaults",
-    )
+    # The variable that gave the key, or the part of it that is wrong, or something inside it.
+    givers = [origins[location[:length]] for length in range(len(location), 0, -1) if location[:length] in origins]
+    if path is None:
+        givers += [variable for key, variable in origins.items() if key[: len(location)] == location]
+    where = givers[0] if givers else str(path) if path is not None else "built-in defaults"
     reason = {
         "extra_forbidden": "unknown key; `pulmolink config example` lists the keys",
         "missing": "required key is missing",
@@ -349,7 +363,8 @@ def _sentence(problem: Any, path: Path | None, origins: Mapping[tuple[str, ...],
 
 def hide_secrets(url: str) -> str:
     """A database URL with its password replaced."""
-    return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1********@", url)
+    url = re.sub(r"(://[^:/@]*:)[^@]*@", r"\1********@", url)
+    return re.sub(r"([?&]password=)[^&]*", r"\1********", url)
 
 
 def as_toml(settings: Settings) -> str:

@@ -82,9 +82,11 @@ class Reading(Connections):
         patient_id: str | None = None,
         after_id: int = 0,
         limit: int | None = None,
+        newest_first: bool = False,
     ) -> tuple[StoredInstance, ...]:
         """The instances that fulfil every condition given, by number, those after `after_id`."""
-        found = rows.SELECT_INSTANCES.where(instances.c.instance_id > after_id).order_by(instances.c.instance_id)
+        order = instances.c.instance_id.desc() if newest_first else instances.c.instance_id
+        found = rows.SELECT_INSTANCES.where(instances.c.instance_id > after_id).order_by(order)
         if dispositions is not None:
             found = found.where(instances.c.disposition.in_(dispositions))
         for column, wanted in (

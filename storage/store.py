@@ -33,8 +33,8 @@ class Store(Queue, Deliveries, Reading, Upkeep):
         Parameters
         ----------
         lock
-            The patient whose pairing changes. Transactions of one patient run one after the other; on SQLite
-            all do.
+            The patient whose pairing changes, and the SOP Instance UID that arrives. Transactions of one of
+            either run one after the other; on SQLite all do.
         """
         with self.writing() as connection:
             yield Transaction(connection, lock)

@@ -22,16 +22,26 @@ from storage.transitions import check_match
 
 @dataclass(frozen=True, kw_only=True)
 class PatientLock:
-    """Whose pairing a transaction changes: two of them never run at once for one patient."""
+    """Whose pairing a transaction changes: two of them never run at once for one patient.
+
+    With a `sop_instance_uid` also not for one SOP Instance UID: the same UID sent under two patients at once,
+    to two nodes, must be seen by the later one.
+    """
 
     issuer: str
     patient_id: str
+    sop_instance_uid: str = ""  # "": of no one instance
 
     @property
-    def key(self) -> int:
-        """The patient as a number for PostgreSQL's advisory locks (signed, 64 bits)."""
-        digest = hashlib.sha256(f"{self.issuer}\0{self.patient_id}".encode("utf-8", "surrogatepass")).digest()
-        return int.from_bytes(digest[:8], "big", signed=True)
+    def keys(self) -> tuple[int, ...]:
+        """What to lock, as numbers for PostgreSQL's advisory locks (signed, 64 bits).
+
+        In ascending order, in which everybody takes them: two transactions never wait for each other.
+        """
+        names = {("patient", self.issuer, self.patient_id)}
+        if self.sop_instance_uid:
+            names.add(("instance", self.sop_instance_uid, ""))
+        return tuple(sorted(_lock_number("\0".join(name)) for name in names))
 
 
 class Transaction:
@@ -41,7 +51,8 @@ class Transaction:
         self._connection = connection
         # SQLite needs no lock: its write transactions never run at once.
         if lock is not None and connection.dialect.name == "postgresql":
-            connection.execute(_LOCK_PATIENT, {"key": lock.key})
+            for key in lock.keys:
+                connection.execute(_LOCK, {"key": key})
 
     def instances_with_uid(self, sop_instance_uid: str) -> tuple[StoredInstance, ...]:
         """Every row of this SOP Instance UID: more than one if its bytes differed. Oldest first."""
@@ -262,7 +273,12 @@ def move_match(connection: Connection, match_id: int, new: MatchState, *, owner:
     return True
 
 
-_LOCK_PATIENT = text("SELECT pg_advisory_xact_lock(:key)")
+def _lock_number(name: str) -> int:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 _BY_UID = rows.SELECT_INSTANCES.where(instances.c.sop_instance_uid == bindparam("sop_instance_uid")).order_by(
     instances.c.instance_id
 )

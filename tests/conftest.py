@@ -10,6 +10,14 @@ from pathlib import Path
 import pytest
 from pydicom.data import get_testdata_file
 
+# Shared by tests on SQLite and on PostgreSQL; here, because whichever is collected first imports them.
+pytest.register_assert_rewrite(
+    "tests.unit.storage.pairing_behaviour",
+    "tests.unit.storage.queue_behaviour",
+    "tests.unit.storage.storage_examples",
+    "tests.unit.storage.upkeep_behaviour",
+)
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -18,7 +18,8 @@ import numpy as np
 LOWEST_MMHG = 11.0
 HIGHEST_MMHG = 65.0
 REFERENCE_MMHG = 15.0  # where every sign is at its ordinary value
-SCATTER_MMHG = 4.0  # what the radiograph and the ECG each say besides the truth, independently of one another
+CHEST_SCATTER_MMHG = 3.5  # how far the radiograph's pressure lies from the true one (standard deviation)
+ECG_SCATTER_MMHG = 6.0  # the ECG's, independent of the radiograph's: together they tell more than either alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ def draw_pressure(rng: np.random.Generator) -> float:
 
 def chest_signs(mpap_mmhg: float, rng: np.random.Generator) -> ChestSigns:
     """The radiograph's signs of `mpap_mmhg`, with the scatter of the radiograph as a witness."""
-    excess = mpap_mmhg + float(rng.normal(0.0, SCATTER_MMHG)) - REFERENCE_MMHG
+    excess = mpap_mmhg + float(rng.normal(0.0, CHEST_SCATTER_MMHG)) - REFERENCE_MMHG
     return ChestSigns(
         cardiothoracic_ratio=float(np.clip(0.43 + 0.0027 * excess + rng.normal(0.0, 0.010), 0.38, 0.66)),
         main_artery_mm=max(9.0, 12.0 + 0.26 * excess + float(rng.normal(0.0, 0.8))),
@@ -62,7 +63,7 @@ def chest_signs(mpap_mmhg: float, rng: np.random.Generator) -> ChestSigns:
 
 def ecg_signs(mpap_mmhg: float, rng: np.random.Generator) -> EcgSigns:
     """The ECG's signs of `mpap_mmhg`, with the scatter of the ECG as a witness."""
-    excess = mpap_mmhg + float(rng.normal(0.0, SCATTER_MMHG)) - REFERENCE_MMHG
+    excess = mpap_mmhg + float(rng.normal(0.0, ECG_SCATTER_MMHG)) - REFERENCE_MMHG
     r_normal = np.array([0.18, 0.35, 0.70, 1.15, 1.25, 0.95])
     r_change = np.array([0.0190, 0.0130, 0.0050, -0.0060, -0.0110, -0.0095])
     s_normal = np.array([0.95, 1.25, 0.85, 0.45, 0.20, 0.10])

@@ -1,13 +1,18 @@
-"""Known errors as a sentence for the terminal and an exit status; unknown ones keep their traceback."""
+"""Errors as a sentence for the terminal and an exit status; of unknown ones the place, never their text."""
 
 from __future__ import annotations
+
+import traceback
 
 from pacs_node.cli import EXIT_FAILED, EXIT_USAGE
 from pacs_node.settings import SettingsError
 
 
 def explain(error: Exception) -> tuple[str, int]:
-    """What to say of `error` and the exit status; raises it again if it is a fault of ours."""
+    """What to say of `error` and the exit status.
+
+    An unknown error is a fault of ours: where it happened is told, but not its message, which may quote a patient.
+    """
     if isinstance(error, SettingsError):
         return f"configuration refused:\n{error}", EXIT_USAGE
     hint = getattr(error, "hint", "")
@@ -17,4 +22,5 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         return f"{error.strerror or error}:{where}", EXIT_FAILED
-    raise error
+    frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    return f"internal error {type(error).__name__}; please report this place:\n{frames}", EXIT_FAILED

@@ -162,7 +162,9 @@ def matches(
 def held(ctx: click.Context, dispositions: tuple[str, ...], limit: int, as_json: bool) -> None:
     """List objects that take no part, and why."""
     with opened(ctx) as node:
-        found = node.store.instances(dispositions={Disposition(value) for value in dispositions}, limit=limit)
+        found = node.store.instances(
+            dispositions={Disposition(value) for value in dispositions}, limit=limit, newest_first=True
+        )
     rows = [instance_row(stored.instance_id, stored.instance) for stored in found]
     if as_json:
         click.echo(json.dumps(rows, indent=2))

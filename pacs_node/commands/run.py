@@ -9,7 +9,7 @@ import click
 import structlog
 
 from pacs_node.commands.context import open_store, opened, settings_of
-from pacs_node.service import Supervisor, stop_event, utc_now, wait_for_port
+from pacs_node.service import Supervisor, stop_event, utc_now, wait_for_port, wait_until
 from pacs_node.settings import SettingsError
 
 log = structlog.get_logger()
@@ -62,7 +62,7 @@ def receive(ctx: click.Context, supervised: bool) -> None:
         stop = stop_event(supervised=supervised)
         server.start()
         log.info("listening", ae_title=node.settings.node.ae_title, port=node.settings.node.port)
-        stop.wait()
+        wait_until(stop)
         server.stop(node.settings.limits.drain_seconds)
 
 

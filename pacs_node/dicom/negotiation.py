@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from pydicom.uid import UID
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import ALL_TRANSFER_SYNTAXES
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID as IMPLEMENTATION_UID
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_VERSION as IMPLEMENTATION_VERSION
@@ -30,6 +30,14 @@ from pacs_node.flow.sop_classes import RECEIVED
 from pacs_node.settings import Limits, Node, Source
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+
+TRANSFER_SYNTAXES = (
+    ExplicitVRLittleEndian,
+    *(uid for uid in ALL_TRANSFER_SYNTAXES if uid not in {ExplicitVRLittleEndian, ImplicitVRLittleEndian}),
+    ImplicitVRLittleEndian,
+)
+"""In the order in which we choose where a peer offers several in one context: implicit last, because it loses the
+VRs of what is not in the receiver's dictionary."""
 
 UNDECODABLE = (
     ArithmeticError,
@@ -94,7 +102,7 @@ class Negotiator:
         self._limits = limits
         self._identify = identify
         self._supported = [build_context(VERIFICATION)] + [
-            build_context(sop_class, ALL_TRANSFER_SYNTAXES) for sop_class in RECEIVED
+            build_context(sop_class, TRANSFER_SYNTAXES) for sop_class in RECEIVED
         ]
 
     def answer(self, body: bytes, peer: str, *, claim: Callable[[], bool]) -> Accepted | Rejected:

@@ -92,6 +92,12 @@ def classify(header: Elements, *, ecg_documents: bool = False) -> Classification
 def _waveform(header: Elements) -> Classification:
     leads = waveform_leads(header)
     chest, limb = leads & INDEPENDENT_LEADS, leads & LIMB_LEADS
+    if not leads and _without_rate(header):
+        return Classification(
+            kind=Kind.ECG,
+            disposition=Disposition.REFUSED,
+            reason="bad_sampling: no waveform group declares a sampling frequency above 0",
+        )
     if not leads:
         return _ignored(Kind.OTHER, "not_an_ecg", "the waveform declares no standard ECG lead")
     if unsuitable := _resting(header):
@@ -106,6 +112,15 @@ def _waveform(header: Elements) -> Classification:
         disposition=Disposition.REFUSED,
         reason=f"leads_missing: {len(leads)} standard leads; missing {', '.join(missing)}",
     )
+
+
+def _without_rate(header: Elements) -> bool:
+    """Whether there are groups and none says how fast it was sampled, so that nothing else of it counts."""
+    try:
+        groups = sequence(header, "WaveformSequence")
+        return bool(groups) and not any((number(group, "SamplingFrequency") or 0) > 0 for group in groups)
+    except PARSER_FAULTS:
+        return False
 
 
 def _longest_seconds(header: Elements) -> float:

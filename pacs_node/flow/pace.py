@@ -20,12 +20,17 @@ class Pace:
         self._seen = store.change_counter()
 
     def wait(self, stop: threading.Event) -> None:
-        """Return when a row changed since the last call, after `LOOK_ANYWAY_SECONDS`, or when `stop` is set."""
+        """Return when a row changed since the last call, after `LOOK_ANYWAY_SECONDS`, or when `stop` is set.
+
+        PostgreSQL does not tell of changes: there it returns after `poll_seconds`.
+        """
+        if not self._store.is_sqlite:
+            stop.wait(self._poll_seconds)  # its counter always moves: to look at it would be a loop without a pause
+            return
         deadline = time.monotonic() + LOOK_ANYWAY_SECONDS
         while not stop.is_set() and time.monotonic() < deadline:
             counter = self._store.change_counter()
-            if counter is None or counter != self._seen:
+            if counter != self._seen:
                 self._seen = counter
-                stop.wait(self._poll_seconds if counter is None else 0)
                 return
             stop.wait(self._poll_seconds)

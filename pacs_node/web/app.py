@@ -44,8 +44,11 @@ def application(store: Store, settings: Settings, clock: Callable[[], datetime])
         )
 
     def metrics(_request: Request) -> Response:
-        """Prometheus text."""
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        """Prometheus text; 503 where the rows cannot be read, never numbers that nobody counted."""
+        try:
+            return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        except StorageError as error:
+            return Response(f"{type(error).__name__}\n", media_type="text/plain", status_code=503)
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
 

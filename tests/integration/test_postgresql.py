@@ -164,6 +164,24 @@ def test_two_transactions_of_one_patient_never_overlap_and_of_two_patients_do(st
     assert {pair for pair in overlapped if "P2" in pair}
 
 
+def test_two_transactions_of_one_instance_never_overlap_whoever_its_patient_is(store: Store) -> None:
+    """The same UID under two patients, sent to two nodes at once, must not be accepted twice."""
+    inside: set[str] = set()
+    overlapped: list[str] = []
+
+    def record(patient_id: str) -> None:
+        lock = PatientLock(issuer="H", patient_id=patient_id, sop_instance_uid="1.2.3")
+        with store.transaction(lock):
+            overlapped.extend(inside)
+            inside.add(patient_id)
+            time.sleep(0.05)
+            inside.discard(patient_id)
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(record, ["P1", "P2", "P3", "P1", "P2", "P3"]))
+    assert overlapped == []
+
+
 def test_a_claim_passes_over_a_row_that_another_claim_holds(store: Store) -> None:
     first, second = add_match(store, 1), add_match(store, 2)
     held, done = threading.Event(), threading.Event()

@@ -47,7 +47,7 @@ def test_dcmtk_sends_real_objects_and_the_stored_bytes_are_those_that_its_own_re
 ) -> None:
     """DCMTK encodes lengths anew when it sends, so the oracle is its receiver in bit-preserving mode."""
     node, port = listen(), free_port()
-    command = [tool("storescp"), "+B", "-od", str(tmp_path), str(port)]
+    command = [tool("storescp"), "+B", "+xa", "-od", str(tmp_path), str(port)]
     peer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         eventually(lambda: listening(port), 20, "storescp listens")

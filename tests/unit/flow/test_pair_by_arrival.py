@@ -169,7 +169,7 @@ def arrival_sets(draw: st.DrawFn) -> list[Arrival]:
     ]
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arrivals=arrival_sets(), seed=st.integers(0, 999))
 def test_every_order_of_arrival_ends_in_the_oracles_pairs(
     make_node: Callable[..., Node], arrivals: list[Arrival], seed: int

@@ -12,13 +12,6 @@ from storage.database import upgrade
 from storage.objects import ObjectStore
 from storage.store import Store
 
-pytest.register_assert_rewrite(
-    "tests.unit.storage.pairing_behaviour",
-    "tests.unit.storage.queue_behaviour",
-    "tests.unit.storage.storage_examples",
-    "tests.unit.storage.upkeep_behaviour",
-)
-
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
