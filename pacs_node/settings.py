@@ -200,7 +200,7 @@ class Limits(_Section):
     association_bytes: Annotated[int, Field(ge=4096, le=4 * 2**20)] = Field(
         256 * 1024, description="largest association request; beyond: aborted"
     )
-    presentation_contexts: Annotated[int, Field(ge=1, le=128)] = Field(
+    presentation_contexts: Annotated[int, Field(ge=1)] = Field(
         128, description="presentation contexts in one request (the standard allows 128); beyond: rejected"
     )
     user_information_bytes: Annotated[int, Field(ge=256, le=65535)] = Field(

@@ -102,7 +102,7 @@ class Negotiator:
         self._limits = limits
         self._identify = identify
         self._supported = [build_context(VERIFICATION)] + [
-            build_context(sop_class, TRANSFER_SYNTAXES) for sop_class in RECEIVED
+            build_context(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in RECEIVED
         ]
 
     def answer(self, body: bytes, peer: str, *, claim: Callable[[], bool]) -> Accepted | Rejected:
