@@ -143,8 +143,11 @@ def own_client(receiver: Receiver, associations: int, files: list[Path]) -> floa
     processes = min(associations, OWN_CLIENT_PROCESSES)
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.sender", str(receiver.port), receiver.ae_title]
-            + [str(associations // processes), *map(str, files[number::processes])],
+            [
+                *(sys.executable, "-m", "tests.benchmarks.sender"),
+                *(str(receiver.port), receiver.ae_title, str(associations // processes)),
+                *map(str, files[number::processes]),
+            ],
             cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Real parts for tests: a node of ours, Orthanc, and DICOM files re-tagged to one patient. On loopback, ended by pid."""
+"""Real parts for tests: a node of ours, Orthanc, DICOM files re-tagged to one patient. On loopback, ended by pid."""
 
 from __future__ import annotations
 
