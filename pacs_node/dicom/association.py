@@ -113,8 +113,7 @@ class Association:
                 self._reception.discard()
 
     def _establish(self, deadline: float) -> Accepted | None:
-        seconds = max(0.0, deadline - time.monotonic())
-        pdu = self._wire.next_pdu(("limits.association_seconds", deadline), seconds)
+        pdu = self._wire.next_pdu(("limits.association_seconds", deadline), self._limits.pdu_seconds, deadline)
         if pdu.kind == wire.ABORT:
             return None
         if pdu.kind != wire.ASSOCIATE_RQ:
@@ -246,6 +245,9 @@ class Association:
         self._ended(event, why)
 
     def _ended(self, event: str, why: str) -> None:
+        if self._agreed is None and event == "peer_gone":
+            log.debug("connection_closed", peer=self._peer)  # a port probe, every few seconds for years
+            return
         calling = self._agreed.calling_ae if self._agreed else ""
         log.warning("association_cut", cause=event, reason=why, calling_ae=calling, peer=self._peer)
 

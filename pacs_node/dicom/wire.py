@@ -7,6 +7,7 @@ What a PDU says is for others to read.
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import ssl
 import struct
@@ -103,15 +104,17 @@ class Wire:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 10, 0))
 
-    def next_pdu(self, idle: tuple[str, float], pdu_deadline_seconds: float) -> Pdu:
+    def next_pdu(self, idle: tuple[str, float], pdu_seconds: float, latest: float = math.inf) -> Pdu:
         """The next PDU.
 
         Parameters
         ----------
         idle
             Name of the limit and `time.monotonic()` by which its first byte must be here.
-        pdu_deadline_seconds
+        pdu_seconds
             From then to its last byte (`limits.pdu_seconds`).
+        latest
+            `time.monotonic()` by which its last byte must be here in any case.
 
         Raises
         ------
@@ -121,7 +124,7 @@ class Wire:
             if self._end == self._start:
                 self._start = self._end = 0
                 self._receive(idle[0], idle[1], idle=True)
-            deadline = time.monotonic() + pdu_deadline_seconds
+            deadline = min(time.monotonic() + pdu_seconds, latest)
             while self._end - self._start < HEADER.size:
                 self._receive("limits.pdu_seconds", deadline)
         else:
@@ -135,7 +138,7 @@ class Wire:
         whole = HEADER.size + length
         if self._end - self._start < whole:
             self._make_room(whole)
-            deadline = deadline or time.monotonic() + pdu_deadline_seconds
+            deadline = deadline or min(time.monotonic() + pdu_seconds, latest)
             while self._end - self._start < whole:
                 self._receive("limits.pdu_seconds", deadline)
         body = self._view[self._start + HEADER.size : self._start + whole]
