@@ -167,6 +167,7 @@ def main(host: str, port: int, called: str, associations: int, files: list[Path]
 
         def send(number: int) -> None:
             line = lines[number]
+            line.socket.settimeout(None)  # sendfile() knows no timeout of Python's
             for item in stored[number::associations]:
                 sent = 0
                 while sent < item.size:
