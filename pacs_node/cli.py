@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("listing", "Count matches by state, the queue's age, destinations."),
     "matches": ("listing", "List radiographs, their ECGs and estimates."),
     "held": ("listing", "List objects that were held, refused or ignored, and why."),
+    "accept": ("accept", "Settle which of several objects with one UID counts."),
     "show": ("listing", "Show one match whole."),
     "rerun": ("redo", "Run matches again where inputs, model or configuration changed."),
     "deliver": ("redo", "Send stored reports again, or drive failed deliveries again."),
@@ -37,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_IN_PART = 3
+EXIT_INTERRUPTED = 130
 
 
 class LazyGroup(click.Group):
@@ -83,7 +86,9 @@ def main() -> None:
         sys.exit(status if isinstance(status, int) else 0)
     except click.Abort:
         click.echo("pulmolink: interrupted", err=True)
-        sys.exit(130)
+        sys.stdout.flush()
+        # Not sys.exit: it would wait for library threads, which may wait for a peer.
+        os._exit(EXIT_INTERRUPTED)
     except click.UsageError as error:
         error.show()
         sys.exit(EXIT_USAGE)

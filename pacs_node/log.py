@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import MutableMapping
 from typing import Any, TextIO, cast
 
@@ -28,7 +29,10 @@ FORBIDDEN_KEYS = frozenset(
 
 
 def configure(settings: Log) -> None:
-    """Set up structlog and silence the standard library's root logger for this process."""
+    """Set up structlog for this process, and tell of what libraries log or warn of without their words.
+
+    Libraries quote values, and values may be a patient's: of theirs only logger, level and kind of error are written.
+    """
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if settings.format == "json"
@@ -45,6 +49,28 @@ def configure(settings: Log) -> None:
         logger_factory=structlog.PrintLoggerFactory(file=cast(TextIO, _StandardError())),
         cache_logger_on_first_use=False,
     )
+    logging.basicConfig(handlers=[_Wordless()], level=logging.WARNING, force=True)
+    logging.raiseExceptions = False
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _thread_ended
+
+
+class _Wordless(logging.Handler):
+    """Writes that a library logged something, and not what."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[0] if record.exc_info else None
+        structlog.get_logger().log(
+            max(record.levelno, logging.WARNING),
+            "library_message",
+            logger=record.name,
+            at=f"{record.module}:{record.lineno}",
+            error=error.__name__ if error else "",
+        )
+
+
+def _thread_ended(arguments: threading.ExceptHookArgs) -> None:
+    structlog.get_logger().error("thread_ended", error=arguments.exc_type.__name__)
 
 
 class _StandardError:

@@ -36,10 +36,13 @@ def utc_now() -> datetime:
 
 
 def stop_event(*, supervised: bool) -> threading.Event:
-    """An event set by SIGTERM and SIGINT and, if `supervised`, by the end of standard input."""
+    """An event set by SIGTERM and SIGINT and, if `supervised`, by the end of standard input.
+
+    A supervised process leaves Ctrl-C, which a terminal sends to all, to its supervisor.
+    """
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN if supervised else lambda *_: stop.set())
     if supervised:
 
         def watch() -> None:

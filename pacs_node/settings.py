@@ -101,6 +101,9 @@ class Storage(_Section):
     retain_unpaired_days: Annotated[float, Field(ge=0, le=36500)] = Field(
         30, description="after so many days the bytes of inputs nobody pairs are removed; 0 keeps them"
     )
+    keep_orphaned_days: Annotated[float, Field(ge=0, le=36500)] = Field(
+        30, description="objects no row needs wait so long in objects/orphaned before they are removed; 0 keeps them"
+    )
 
 
 class Model(_Section):
@@ -173,7 +176,10 @@ class Delivery(_Section):
     first_retry_seconds: Seconds = Field(5, description="wait after the first failure that may pass")
     longest_retry_seconds: Seconds = Field(1800, description="the doubling wait stops growing here")
     attempts: Annotated[int, Field(ge=1)] = Field(
-        20, description="answered but unsuccessful tries of one report before it is FAILED"
+        20, description="unsuccessful tries of one report, at least, before it is FAILED; a refusal is final at once"
+    )
+    keep_trying_days: Annotated[float, Field(ge=0, le=3650)] = Field(
+        3, description="and as long as this since the first of them: a full archive is given time to be emptied"
     )
     probe_seconds: Seconds = Field(15, description="how often a destination that does not answer is tried")
     give_up_days: Annotated[float, Field(gt=0, le=3650)] = Field(

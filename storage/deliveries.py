@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, bindparam, exists, func, insert, select, update
+from sqlalchemy import Connection, bindparam, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from storage import rows
 from storage.claims import Claim
 from storage.connections import Connections
 from storage.errors import RowMissing
 from storage.records import Delivery, DeliveryState, MatchState, ReportKind
-from storage.schema import deliveries, matches, reports
+from storage.schema import deliveries, matches, reports, silent_destinations
 from storage.transaction import move_match
 from storage.transitions import check_delivery, delivery_step
 
@@ -23,8 +24,9 @@ class Deliveries(Connections):
     def claim_delivery(self, destination: str, owner: str, lease_seconds: float, now: datetime) -> Delivery | None:
         """Lease the delivery to `destination` that has been due longest, and count the attempt.
 
-        Among those due since the same instant, as after `hasten`, the one made first goes first. None:
-        nothing is due.
+        Reports about one radiograph go in the order in which they were made: none while an earlier one is
+        pending there, so that a revision never comes before what it replaces, nor an overlay before its SR.
+        None: nothing is due, or the destination is silent.
         """
         row = _CLAIM.run(
             self,
@@ -43,16 +45,6 @@ class Deliveries(Connections):
                 update(deliveries)
                 .where(deliveries.c.delivery_id == delivery_id, deliveries.c.lease_owner == owner)
                 .values(lease_until=now + timedelta(seconds=lease_seconds))
-            )
-        return changed.rowcount == 1
-
-    def release_delivery(self, delivery_id: int, owner: str) -> bool:
-        """Give a delivery back untried; the attempt does not count."""
-        with self.writing() as connection:
-            changed = connection.execute(
-                update(deliveries)
-                .where(deliveries.c.delivery_id == delivery_id, deliveries.c.lease_owner == owner)
-                .values(lease_owner=None, lease_until=None, attempts=deliveries.c.attempts - 1)
             )
         return changed.rowcount == 1
 
@@ -89,21 +81,6 @@ class Deliveries(Connections):
             )
         return settled is not None
 
-    def postpone_delivery(self, delivery_id: int, owner: str, error: str, due_at: datetime) -> bool:
-        """Give a delivery back because nobody answered: the attempt does not count. False: the lease was lost."""
-        with self.writing() as connection:
-            settled = self._settle(
-                connection,
-                delivery_id,
-                owner,
-                DeliveryState.PENDING,
-                last_status=None,
-                last_error=error,
-                due_at=due_at,
-                attempts=deliveries.c.attempts - 1,
-            )
-        return settled is not None
-
     def fail_delivery(self, delivery_id: int, owner: str, status: int | None, error: str) -> bool:
         """Note that the destination refused, or that the attempts are spent. False: the lease was lost."""
         with self.writing() as connection:
@@ -112,9 +89,80 @@ class Deliveries(Connections):
             )
         return settled is not None
 
-    def hasten(self, destination: str, now: datetime) -> int:
-        """Make every pending delivery to `destination` due now, for it answers again. Says how many."""
+    def destination_silent(
+        self, delivery: Delivery, owner: str, error: str, *, until: datetime, give_up_before: datetime, now: datetime
+    ) -> int:
+        """Nobody answers at a delivery's destination: nothing is sent there before `until`.
+
+        The delivery goes back as if it had not been claimed, for nothing can have reached anyone. What is due
+        there keeps its place, so that it is sent in the order in which it was made once the destination answers.
+
+        Parameters
+        ----------
+        give_up_before
+            If the destination has been silent since then, what has been due there since then becomes FAILED.
+
+        Returns
+        -------
+        int
+            How many deliveries were given up.
+        """
         with self.writing() as connection:
+            # Was this claim the first try ever? Then the delivery was never tried.
+            untried = deliveries.c.attempts == 1
+            connection.execute(
+                update(deliveries)
+                .where(deliveries.c.delivery_id == delivery.delivery_id, deliveries.c.lease_owner == owner)
+                .values(
+                    lease_owner=None,
+                    lease_until=None,
+                    attempts=deliveries.c.attempts - 1,
+                    last_error=error,
+                    first_tried_at=case(
+                        (untried & (deliveries.c.first_tried_at == deliveries.c.trying_since), None),
+                        else_=deliveries.c.first_tried_at,
+                    ),
+                    trying_since=case((untried, None), else_=deliveries.c.trying_since),
+                )
+            )
+            dialect_insert = sqlite.insert if self.is_sqlite else postgresql.insert
+            since = connection.scalar(
+                dialect_insert(silent_destinations)
+                .values(destination=delivery.destination, silent_since=now, silent_until=until)
+                .on_conflict_do_update(index_elements=["destination"], set_={"silent_until": until})
+                .returning(silent_destinations.c.silent_since)
+            )
+            if since is None or since > give_up_before:
+                return 0
+            return connection.execute(
+                update(deliveries)
+                .where(
+                    deliveries.c.destination == delivery.destination,
+                    deliveries.c.state == _PENDING,
+                    deliveries.c.due_at <= give_up_before,
+                    deliveries.c.lease_owner.is_(None),
+                )
+                .values(state=_GIVEN_UP, last_error=error)
+            ).rowcount
+
+    def destination_answered(self, destination: str) -> datetime | None:
+        """Note that a destination answers. Since when it had been silent, None if it was not."""
+        silent = silent_destinations.c.destination == destination
+        with self.reading() as connection:
+            since = connection.scalar(select(silent_destinations.c.silent_since).where(silent))
+        if since is not None:
+            with self.writing() as connection:
+                connection.execute(delete(silent_destinations).where(silent))
+        return since
+
+    def hasten(self, destination: str, now: datetime) -> int:
+        """Make every pending delivery to `destination` due now, silent or not. Says how many were not."""
+        with self.writing() as connection:
+            connection.execute(
+                update(silent_destinations)
+                .where(silent_destinations.c.destination == destination)
+                .values(silent_until=now)
+            )
             return connection.execute(
                 update(deliveries)
                 .where(
@@ -124,6 +172,26 @@ class Deliveries(Connections):
                 )
                 .values(due_at=now)
             ).rowcount
+
+    def cancel_deliveries(self, destination: str, now: datetime) -> int:
+        """Give up what is pending or failed for `destination`, which nobody sends to any more. Says how many.
+
+        A match that only waited for these goes to DELIVERED, if anything of it was delivered anywhere.
+        """
+        with self.writing() as connection:
+            cancelled = connection.scalars(
+                update(deliveries)
+                .where(
+                    deliveries.c.destination == destination,
+                    deliveries.c.state.in_([_PENDING, _FAILED]),
+                    or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until <= now),
+                )
+                .values(state=_CANCELLED, lease_owner=None, lease_until=None)
+                .returning(deliveries.c.match_id)
+            ).all()
+            for match_id in sorted(set(cancelled)):
+                _finish_match(connection, match_id, now)
+        return len(cancelled)
 
     def redrive(self, now: datetime, *, match_id: int | None = None, destination: str | None = None) -> int:
         """Make failed deliveries pending again, with fresh attempts: of a match, to a destination, or all.
@@ -137,7 +205,7 @@ class Deliveries(Connections):
             condition.append(deliveries.c.destination == destination)
         with self.writing() as connection:
             return connection.execute(
-                update(deliveries).where(*condition).values(state=_REDRIVEN, attempts=0, due_at=now)
+                update(deliveries).where(*condition).values(state=_REDRIVEN, attempts=0, trying_since=None, due_at=now)
             ).rowcount
 
     def add_deliveries(self, match_id: int, destination: str, kinds: Collection[ReportKind], now: datetime) -> int:
@@ -167,13 +235,15 @@ class Deliveries(Connections):
             ).all()
             for report_id, delivery_id, delivery_state in wanted:
                 if delivery_id is None:
-                    connection.execute(insert(deliveries), rows.new_delivery(report_id, match_id, destination, now))
+                    connection.execute(
+                        insert(deliveries).values(**rows.new_delivery(report_id, match_id, destination, now))
+                    )
                 elif delivery_state != DeliveryState.PENDING:
                     check_delivery(delivery_id, delivery_state, DeliveryState.PENDING)
                     connection.execute(
                         update(deliveries)
                         .where(deliveries.c.delivery_id == delivery_id)
-                        .values(state=DeliveryState.PENDING, attempts=0, due_at=now)
+                        .values(state=DeliveryState.PENDING, attempts=0, trying_since=None, due_at=now)
                     )
                 else:
                     continue
@@ -207,18 +277,39 @@ def _finish_match(connection: Connection, match_id: int, now: datetime) -> None:
         deliveries.c.match_id == match_id,
         deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.FAILED]),
     )
+    arrived = exists().where(
+        deliveries.c.match_id == match_id,
+        deliveries.c.state.in_([DeliveryState.DELIVERED, DeliveryState.COMMITTED]),
+    )
     # A superseded match stays superseded, however late its reports arrive.
-    if state == MatchState.REPORTED and not connection.scalar(select(outstanding)):
+    if state == MatchState.REPORTED and connection.scalar(select(arrived & ~outstanding)):
         move_match(connection, match_id, MatchState.DELIVERED, owner=None, updated_at=now)
 
 
 _FAILED, _REDRIVEN = delivery_step(DeliveryState.FAILED, DeliveryState.PENDING)
+_PENDING, _GIVEN_UP = delivery_step(DeliveryState.PENDING, DeliveryState.FAILED)
+_, _CANCELLED = delivery_step(DeliveryState.PENDING, DeliveryState.CANCELLED)
+_earlier = deliveries.alias("earlier")
+_NOW = bindparam("now", type_=deliveries.c.due_at.type)
 _CLAIM = Claim(
     deliveries,
     deliveries.c.delivery_id,
-    [(deliveries.c.destination == bindparam("to_destination")) & (deliveries.c.state == DeliveryState.PENDING)],
+    [
+        (deliveries.c.destination == bindparam("to_destination"))
+        & (deliveries.c.state == DeliveryState.PENDING)
+        & ~exists().where(
+            silent_destinations.c.destination == deliveries.c.destination, silent_destinations.c.silent_until > _NOW
+        )
+        & ~exists().where(
+            _earlier.c.radiograph_id == deliveries.c.radiograph_id,
+            _earlier.c.destination == deliveries.c.destination,
+            _earlier.c.state == DeliveryState.PENDING,
+            _earlier.c.delivery_id < deliveries.c.delivery_id,
+        )
+    ],
     also={
-        "first_tried_at": func.coalesce(deliveries.c.first_tried_at, bindparam("now", type_=deliveries.c.due_at.type))
+        "first_tried_at": func.coalesce(deliveries.c.first_tried_at, _NOW),
+        "trying_since": func.coalesce(deliveries.c.trying_since, _NOW),
     },
 )
 _HELD = (

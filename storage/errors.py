@@ -110,6 +110,23 @@ class ObjectDamaged(StorageError):
         self.size_bytes = size_bytes
 
 
+class StoreMismatch(StorageError):
+    """The database and the object folder do not belong together. Nothing was read or written."""
+
+
+class SweepRefused(StorageError):
+    """So many objects have no row that the database is suspected and not they. Nothing was moved."""
+
+    def __init__(self, orphans: int, objects: int) -> None:
+        super().__init__(
+            f"{orphans} of {objects} objects have no row in the database: too many to set aside unasked",
+            "if the database was restored from a backup, pulmolink import FOLDER over the object folder takes them in "
+            "again; otherwise look at pulmolink db verify, then run pulmolink db sweep --yes",
+        )
+        self.orphans = orphans
+        self.objects = objects
+
+
 class BackupRefused(StorageError):
     """A backup was not made. The target was left as it was."""
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from storage.errors import NO_SPACE, ObjectDamaged, ObjectMissing, StorageFull, StorageUnavailable
 
 TEMPORARY = "tmp"
+ORPHANED = "orphaned"
+STORE_ID = "STORE_ID"
 LOCK = "lock"
 READ_BYTES = 1 << 20
 _numbers = itertools.count()
@@ -42,7 +44,7 @@ class ObjectStore:
     """A content-addressed folder, private to its user (folders 0700, files 0600).
 
     Any number of threads, processes and machines may use one folder at once, if its file system has atomic
-    renames and `flock` (local ones and NFSv4 do). Deleting takes the folder's lock for itself and `put`
+    renames and `flock` (local ones and NFSv4 do). Setting aside takes the folder's lock for itself and `put`
     shares it for the moment in which it decides that an object is already there, so that an object never goes
     away under a sender that was just told it exists.
 
@@ -60,6 +62,7 @@ class ObjectStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._temporary = root / TEMPORARY
+        self.orphaned = root / ORPHANED
         # Folders whose own entry in their parent this process has made durable.
         self._durable: set[Path] = set()
         with _translated("open", root):
@@ -164,30 +167,71 @@ class ObjectStore:
         except FileNotFoundError:
             return None
 
-    def delete(self, sha256: str, *, unused_for_seconds: float) -> bool:
-        """Remove an object, unless something was put there within the last `unused_for_seconds`.
+    def set_aside(self, sha256: str, *, unused_for_seconds: float) -> bool:
+        """Take an object that no row needs out of the way, unless something was put there lately.
 
-        A sender puts an object before its row is committed. The age guards that moment: it must be longer
-        than any transaction takes (an hour is plenty).
+        It moves to `orphaned/<sha256>`, from where `pulmolink import` takes it in again, and `remove_set_aside`
+        removes it in time. A sender puts an object before its row is committed. The age guards that moment:
+        it must be longer than any transaction takes (an hour is plenty).
 
         Returns
         -------
         bool
-            True if it is gone now, False if it is too young. An absent object counts as gone.
+            True if it is out of the way, False if it is too young. An absent object is out of the way.
         """
         path = self.path(sha256)
-        with _translated("delete", self.root), self._locked(fcntl.LOCK_EX):
+        with _translated("set aside", self.root), self._locked(fcntl.LOCK_EX):
             try:
                 if time.time() - path.stat().st_mtime < unused_for_seconds:
                     return False
             except FileNotFoundError:
                 return True
-            path.unlink()
-        _sync_folder(path.parent)
+            self.orphaned.mkdir(mode=0o700, exist_ok=True)
+            os.utime(path)  # its time there counts from now
+            path.rename(self.orphaned / sha256)
+            _sync_folder(self.orphaned)
+            _sync_folder(path.parent)
+            _sync_folder(self.root)
         return True
 
+    def count_set_aside(self) -> int:
+        """How many objects lie in `orphaned`."""
+        return sum(1 for name in _sorted_names(self.orphaned) if _DIGEST.fullmatch(name))
+
+    def remove_set_aside(self, older_than_seconds: float) -> int:
+        """Remove what was set aside so long ago, and say how many objects."""
+        return self._remove_older(self.orphaned, older_than_seconds)
+
+    def owner(self) -> str | None:
+        """The identity of the database that this folder belongs to, None if it carries none."""
+        with _translated("read", self.root):
+            try:
+                return (self.root / STORE_ID).read_text(encoding="ascii").strip()
+            except FileNotFoundError:
+                return None
+
+    def claim(self, store_id: str) -> str:
+        """Make a folder without identity that of `store_id`. The identity it has now: another may be quicker."""
+        with _translated("claim", self.root):
+            temporary = self._write_identity(store_id)
+            try:
+                # A link, and no rename, never replaces another's.
+                os.link(temporary, self.root / STORE_ID)
+                _sync_folder(self.root)
+            except FileExistsError:
+                pass
+            finally:
+                temporary.unlink(missing_ok=True)
+        return self.owner() or ""
+
+    def hand_over(self, store_id: str) -> None:
+        """Make the folder that of `store_id`, whatever it was before."""
+        with _translated("claim", self.root):
+            self._write_identity(store_id).rename(self.root / STORE_ID)
+            _sync_folder(self.root)
+
     def digests(self) -> Iterator[str]:
-        """The digest of every object, in order. Objects put or deleted meanwhile may or may not appear."""
+        """The digest of every object, in order. Objects put or set aside meanwhile may or may not appear."""
         for first in _sorted_names(self.root):
             if _FOLDER.fullmatch(first):
                 for name in _sorted_names(self.root / first):
@@ -196,10 +240,13 @@ class ObjectStore:
 
     def sweep_temporary(self, older_than_seconds: float) -> int:
         """Remove what killed writers left, and say how many files. Younger files may still be written to."""
+        return self._remove_older(self._temporary, older_than_seconds)
+
+    def _remove_older(self, folder: Path, older_than_seconds: float) -> int:
         swept = 0
         with _translated("sweep", self.root):
-            for name in _sorted_names(self._temporary):
-                path = self._temporary / name
+            for name in _sorted_names(folder):
+                path = folder / name
                 try:
                     if time.time() - path.stat().st_mtime >= older_than_seconds:
                         path.unlink()
@@ -209,7 +256,7 @@ class ObjectStore:
         return swept
 
     def _keep_present(self, sha256: str, size_bytes: int) -> bool:
-        """Whether these bytes are already there for good; their age then starts anew (see `delete`)."""
+        """Whether these bytes are already there for good; their age then starts anew (see `set_aside`)."""
         path = self.path(sha256)
         # A look before the lock: most objects are new.
         if not os.path.exists(path):  # noqa: PTH110
@@ -225,6 +272,14 @@ class ObjectStore:
         # Whoever put it may have been killed between the rename and this.
         self._make_durable(path)
         return True
+
+    def _write_identity(self, store_id: str) -> Path:
+        writer = ObjectWriter(self.root, self._temporary)
+        try:
+            writer.write(f"{store_id}\n".encode("ascii"))
+            return writer.leave()
+        finally:
+            writer.discard()
 
     def _move_into_place(self, writer: ObjectWriter, sha256: str) -> None:
         path = self.path(sha256)
@@ -316,6 +371,14 @@ class ObjectWriter:
             raise ValueError("this object was put or discarded before")
         os.rename(self._name, path)  # noqa: PTH104 - a name, not a Path, on the hot path
         self._name = None
+
+    def leave(self) -> Path:
+        """Put the bytes on disk and leave the temporary file to the caller."""
+        if self._name is None:
+            raise ValueError("this object was put or discarded before")
+        self.sync()
+        path, self._name = Path(self._name), None
+        return path
 
     def discard(self) -> None:
         """Close and remove the temporary file, unless `put` moved it. Harmless when repeated."""

@@ -18,16 +18,20 @@ from storage.claims import Claim
 from storage.connections import Connections
 from storage.records import (
     ChestFeatures,
+    DeliveryState,
     Match,
     MatchState,
     NewReport,
+    Report,
     ReportKind,
 )
 from storage.schema import chest_features, deliveries, matches, reports
 from storage.transaction import move_match
+from storage.transitions import delivery_step
 
 SENDING_ORDER = tuple(ReportKind)
 """Reports of one match become due for a destination in this order: the SR before the overlay."""
+REPLACED = "superseded: a later report stands in its place, and this one was not sent to anyone"
 
 
 class Queue(Connections):
@@ -133,6 +137,44 @@ class Queue(Connections):
             updated_at=now,
         )
 
+    def predecessor_report(self, match_id: int, kind: ReportKind) -> Report | None:
+        """Decide which report the new one of `match_id` replaces: the nearest earlier one that may be out.
+
+        It is if any destination was tried with it, or if it is not sent anywhere. What is named goes on being
+        sent, before the new one, so that each destination finds what the new report refers to. An earlier
+        match that nobody can have got is not named, and its deliveries are cancelled here: from now on
+        nobody can try them.
+        """
+        with self.reading() as connection:
+            earlier = connection.scalar(_SUPERSEDED, {"match_id": match_id})
+        if earlier is None:
+            return None
+        with self.writing() as connection:
+            while earlier is not None:
+                row = connection.execute(
+                    rows.SELECT_REPORTS.where(reports.c.match_id == earlier, reports.c.kind == kind)
+                ).one_or_none()
+                if row is not None:
+                    # Locked: whoever claims one of them now is seen, or comes too late.
+                    tried = connection.scalars(
+                        select(deliveries.c.first_tried_at)
+                        .where(deliveries.c.report_id == row.report_id)
+                        .with_for_update()
+                    ).all()
+                    if not tried or any(tried):
+                        return rows.report(row)
+                connection.execute(
+                    update(deliveries)
+                    .where(
+                        deliveries.c.match_id == earlier,
+                        deliveries.c.state == _UNSENT,
+                        deliveries.c.first_tried_at.is_(None),
+                    )
+                    .values(state=_CANCELLED, last_error=REPLACED)
+                )
+                earlier = connection.scalar(_SUPERSEDED, {"match_id": earlier})
+        return None
+
     def save_reports(
         self,
         match_id: int,
@@ -164,8 +206,7 @@ class Queue(Connections):
                 )
                 for destination in destinations.get(report.kind, ()):
                     connection.execute(
-                        insert(deliveries),
-                        rows.new_delivery(rows.new_id(added), match_id, destination, now),
+                        insert(deliveries).values(**rows.new_delivery(rows.new_id(added), match_id, destination, now))
                     )
         return True
 
@@ -209,4 +250,6 @@ _CHEST = rows.SELECT_CHEST_FEATURES.where(
     chest_features.c.radiograph_id == bindparam("radiograph_id"),
     chest_features.c.model_digest == bindparam("model_digest"),
 )
+_SUPERSEDED = select(matches.c.supersedes).where(matches.c.match_id == bindparam("match_id"))
+_UNSENT, _CANCELLED = delivery_step(DeliveryState.PENDING, DeliveryState.CANCELLED)
 _NEW_REPORT_COLUMNS = tuple(NewReport.__dataclass_fields__)

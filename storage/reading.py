@@ -19,7 +19,6 @@ from storage.records import (
     Match,
     MatchState,
     Report,
-    ReportKind,
     StoredInstance,
 )
 from storage.schema import deliveries, instances, matches, reports
@@ -107,22 +106,6 @@ class Reading(Connections):
                 self._all(rows.SELECT_REPORTS.where(reports.c.match_id == match_id).order_by(reports.c.report_id)),
             )
         )
-
-    def predecessor_report(self, match_id: int, kind: ReportKind) -> Report | None:
-        """The report that the one of `match_id` replaces: of the nearest match it supersedes that has one.
-
-        Superseded matches without a report of this kind are passed over.
-        """
-        with self.reading() as connection:
-            earlier = connection.scalar(select(matches.c.supersedes).where(matches.c.match_id == match_id))
-            while earlier is not None:
-                row = connection.execute(
-                    rows.SELECT_REPORTS.where(reports.c.match_id == earlier, reports.c.kind == kind)
-                ).one_or_none()
-                if row is not None:
-                    return rows.report(row)
-                earlier = connection.scalar(select(matches.c.supersedes).where(matches.c.match_id == earlier))
-        return None
 
     def deliveries(
         self,

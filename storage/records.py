@@ -54,6 +54,7 @@ class DeliveryState(StrEnum):
     DELIVERED = "DELIVERED"  # the destination answered success or a warning
     COMMITTED = "COMMITTED"  # the destination committed to keep it
     FAILED = "FAILED"  # refused, or attempts spent; `deliver --failed` drives it again
+    CANCELLED = "CANCELLED"  # not sent: a later report stands in its place, or a person said so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +187,8 @@ class Delivery:
     state: DeliveryState
     attempts: int  # answered and unanswered tries
     due_at: datetime
-    first_tried_at: datetime | None
+    first_tried_at: datetime | None  # None: it cannot have reached the destination
+    trying_since: datetime | None  # first try since it was last driven again
     last_status: int | None  # DIMSE status of the last answer
     last_error: str  # "" or one sentence
     delivered_at: datetime | None

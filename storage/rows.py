@@ -50,7 +50,7 @@ MATCH_RADIOGRAPH = _radiograph.c
 SELECT_REPORTS: Select[Any] = select(*reports.c)
 
 SELECT_DELIVERIES: Select[Any] = select(
-    *(column for column in deliveries.c if column.name not in {"lease_owner", "lease_until"}),
+    *(column for column in deliveries.c if column.name not in {"lease_owner", "lease_until", "radiograph_id"}),
     reports.c.kind,
     reports.c.sha256,
     reports.c.sop_class_uid,
@@ -173,6 +173,7 @@ def new_delivery(report_id: int, match_id: int, destination: str, now: datetime)
     return {
         "report_id": report_id,
         "match_id": match_id,
+        "radiograph_id": select(matches.c.radiograph_id).where(matches.c.match_id == match_id).scalar_subquery(),
         "destination": destination,
         "state": DeliveryState.PENDING,
         "attempts": 0,

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Select, exists, select, text
+from sqlalchemy import Column, Connection, Select, exists, literal, null, select, text, tuple_
 
 from storage.connections import Connections
 from storage.database import sqlite_file
@@ -26,9 +26,11 @@ from storage.errors import (
     ObjectMissing,
     StorageUnavailable,
 )
+from storage.identity import bind
 from storage.objects import ObjectStore
 from storage.records import MatchState
 from storage.schema import chest_features, instances, matches, reports
+from storage.upkeep import Upkeep
 
 PAGES_AT_ONCE = 4096
 """Database pages copied between two chances for a writer (16 MiB)."""
@@ -41,7 +43,7 @@ class ProblemKind(StrEnum):
     DATABASE_DAMAGED = "database_damaged"  # its own check of pages, indexes or references failed
     OBJECT_MISSING = "object_missing"  # a row names it, the folder lacks it
     OBJECT_DAMAGED = "object_damaged"  # its size or its digest is wrong
-    OBJECT_ORPHANED = "object_orphaned"  # no row names it: left by a killed writer, removed by the scheduler in time
+    OBJECT_ORPHANED = "object_orphaned"  # no row names it: left by a killed writer, set aside by the scheduler in time
     REPORTS_ABSENT = "reports_absent"  # a match says that it has reports and has none
 
 
@@ -107,20 +109,28 @@ def verify(url: str, objects: ObjectStore, *, read_objects: bool = False) -> lis
     ------
     SchemaOutdated, SchemaTooNew, StorageUnavailable
         If the database cannot be looked at.
+    StoreMismatch
+        If the folder is not that of the database.
     """
-    with Connections.open(url) as store, store.reading() as connection:
-        # Listed before the rows are read: an object put and committed meanwhile must not seem an orphan.
-        present = set(objects.digests())
-        problems = list(_check_database(connection))
-        named: set[str] = set()
-        for subject, sha256, size_bytes in _named_objects(connection):
-            named.add(sha256)
-            problems += _check_object(objects, subject, sha256, size_bytes, read=read_objects)
-        problems += _check_reports(connection)
-    problems += [
-        Problem(kind=ProblemKind.OBJECT_ORPHANED, subject=f"object {sha256}", detail="no row names it")
-        for sha256 in sorted(present - named)
-    ]
+    problems: list[Problem] = []
+    with Upkeep.open(url) as store:
+        bind(store, objects)
+        # No transaction stays open while objects are read: it would keep PostgreSQL from cleaning up and
+        # SQLite's log from being shortened.
+        with store.reading() as connection:
+            problems += _check_database(connection)
+        for subject, sha256, size_bytes in _named_objects(store):
+            for problem in _check_object(objects, subject, sha256, size_bytes, read=read_objects):
+                # It may have been given up since its row was read.
+                if store.referenced_digests([sha256]):
+                    problems.append(problem)
+        with store.reading() as connection:
+            problems += _check_reports(connection)
+        problems += [
+            Problem(kind=ProblemKind.OBJECT_ORPHANED, subject=f"object {sha256}", detail="no row names it")
+            for sha256, orphaned in store.orphans(objects)
+            if orphaned
+        ]
     return problems
 
 
@@ -157,24 +167,37 @@ def _check_database(connection: Connection) -> Iterator[Problem]:
         )
 
 
-def _named_objects(connection: Connection) -> Iterator[tuple[str, str, int | None]]:
-    """What each row names: whose it is, its digest, and its size where a row says it."""
-    looks: list[tuple[str, Select[Any]]] = [
+def _named_objects(store: Connections) -> Iterator[tuple[str, str, int | None]]:
+    """What each row names: whose it is, its digest, and its size where a row says it. Read batch by batch."""
+    display = chest_features.c
+    looks: list[tuple[str, Select[Any], Sequence[Column[Any]]]] = [
         (
             "instance",
             select(instances.c.instance_id, instances.c.sha256, instances.c.size_bytes).where(
                 instances.c.purged_at.is_(None)
             ),
+            [instances.c.instance_id],
         ),
-        ("report", select(reports.c.report_id, reports.c.sha256, reports.c.size_bytes)),
+        ("report", select(reports.c.report_id, reports.c.sha256, reports.c.size_bytes), [reports.c.report_id]),
         (
             "display of instance",
-            select(chest_features.c.radiograph_id, chest_features.c.display_sha256, text("NULL")),
+            select(display.radiograph_id, display.display_sha256, null(), display.model_digest),
+            [display.radiograph_id, display.model_digest],
         ),
     ]
-    for noun, look in looks:
-        for row_id, sha256, size_bytes in connection.execute(look).yield_per(ROWS_AT_ONCE):
-            yield f"{noun} {row_id}", sha256, size_bytes
+    for noun, look, key in looks:
+        after: tuple[Any, ...] = ()
+        while True:
+            page = look.order_by(*key).limit(ROWS_AT_ONCE)
+            if after:
+                page = page.where(tuple_(*key) > tuple_(*map(literal, after)))
+            with store.reading() as connection:
+                found = connection.execute(page).all()
+            for row in found:
+                yield f"{noun} {row[0]}", row[1], row[2]
+            if len(found) < ROWS_AT_ONCE:
+                break
+            after = (found[-1][0], *found[-1][3:])
 
 
 def _check_object(

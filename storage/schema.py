@@ -111,6 +111,14 @@ metadata = MetaData(
     }
 )
 
+installation = Table(
+    "installation",
+    metadata,
+    Column("installation_id", Integer, primary_key=True, autoincrement=False),
+    Column("store_id", String(32), nullable=False),  # the object folder has the same: `identity.py`
+    CheckConstraint("installation_id = 1", name="one_row"),
+)
+
 instances = Table(
     "instances",
     metadata,
@@ -208,6 +216,7 @@ deliveries = Table(
     Column("delivery_id", ROW_ID, primary_key=True),
     Column("report_id", ROW_ID, ForeignKey("reports.report_id"), nullable=False),
     Column("match_id", ROW_ID, ForeignKey("matches.match_id"), nullable=False),
+    Column("radiograph_id", ROW_ID, ForeignKey("instances.instance_id"), nullable=False),  # of the match
     Column("destination", Text, nullable=False),
     Column("state", OneOf(DeliveryState), nullable=False),
     Column("attempts", Integer, nullable=False),
@@ -215,6 +224,7 @@ deliveries = Table(
     Column("lease_owner", Text),
     Column("lease_until", UtcDateTime),
     Column("first_tried_at", UtcDateTime),
+    Column("trying_since", UtcDateTime),
     Column("last_status", Integer),
     Column("last_error", ForeignText, nullable=False),
     Column("delivered_at", UtcDateTime),
@@ -222,8 +232,18 @@ deliveries = Table(
     UniqueConstraint("report_id", "destination"),
     CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_is_whole"),
     Index("ix_deliveries_due", "destination", "state", "due_at", "delivery_id"),
+    # Reports of one radiograph keep their order: is an earlier one still on its way?
+    Index("ix_deliveries_order", "radiograph_id", "destination", "state", "delivery_id"),
     Index(None, "match_id"),
     Index("ix_deliveries_leased", "lease_until", **where("lease_until IS NOT NULL")),
+)
+
+silent_destinations = Table(
+    "silent_destinations",
+    metadata,
+    Column("destination", Text, primary_key=True),
+    Column("silent_since", UtcDateTime, nullable=False),
+    Column("silent_until", UtcDateTime, nullable=False),  # nothing is sent there before
 )
 
 chest_features = Table(

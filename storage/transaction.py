@@ -49,10 +49,8 @@ class Transaction:
 
     def __init__(self, connection: Connection, lock: PatientLock | None) -> None:
         self._connection = connection
-        # SQLite needs no lock: its write transactions never run at once.
-        if lock is not None and connection.dialect.name == "postgresql":
-            for key in lock.keys:
-                connection.execute(_LOCK, {"key": key})
+        if lock is not None:
+            take_locks(connection, lock)
 
     def instances_with_uid(self, sop_instance_uid: str) -> tuple[StoredInstance, ...]:
         """Every row of this SOP Instance UID: more than one if its bytes differed. Oldest first."""
@@ -118,6 +116,10 @@ class Transaction:
         """Change what became of an instance, such as an ECG that cannot be read. Raises `RowMissing`."""
         self._update_instance(instance_id, disposition=disposition, reason=reason)
 
+    def describe_again(self, instance_id: int, instance: Instance) -> None:
+        """Write down what an instance is taken for now: the same bytes, read by other settings. Raises `RowMissing`."""
+        self._update_instance(instance_id, **rows.instance_values(instance))
+
     def restore_purged(self, instance_id: int) -> None:
         """Note that the bytes of a purged instance are back: they were sent, and put, again."""
         self._update_instance(instance_id, purged_at=None)
@@ -154,8 +156,8 @@ class Transaction:
     ) -> int:
         """Store a match and return its number. The one it `supersedes` goes SUPERSEDED and loses its lease.
 
-        Reports and deliveries of the superseded match stay as they are: the new report names its predecessor,
-        so that one must reach the archive too.
+        Reports and deliveries of the superseded match stay as they are until the new report is written and
+        `Store.predecessor_report` decides whether it names them.
 
         Raises
         ------
@@ -244,6 +246,14 @@ class Transaction:
 
     def _move(self, match_id: int, new: MatchState, **values: object) -> None:
         move_match(self._connection, match_id, new, owner=None, **values)
+
+
+def take_locks(connection: Connection, lock: PatientLock) -> None:
+    """Wait for every other transaction with one of the locks, and hold them until this one ends."""
+    # SQLite needs no lock: its write transactions never run at once.
+    if connection.dialect.name == "postgresql":
+        for key in lock.keys:
+            connection.execute(_LOCK, {"key": key})
 
 
 def move_match(connection: Connection, match_id: int, new: MatchState, *, owner: str | None, **values: object) -> bool:

@@ -70,6 +70,9 @@ DELIVERY_TRANSITIONS: Final[Mapping[tuple[DeliveryState, DeliveryState], str]] =
     (DeliveryState.DELIVERED, DeliveryState.PENDING): "sent again on request, or commitment was refused",
     (DeliveryState.COMMITTED, DeliveryState.PENDING): "sent again on request",
     (DeliveryState.FAILED, DeliveryState.PENDING): "driven again",
+    (DeliveryState.PENDING, DeliveryState.CANCELLED): "never tried and replaced by a later report, or on request",
+    (DeliveryState.FAILED, DeliveryState.CANCELLED): "given up on request",
+    (DeliveryState.CANCELLED, DeliveryState.PENDING): "sent after all, on request",
 }
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, CompoundSelect, and_, delete, exists, or_, select, union, update
 
 from storage import rows
 from storage.connections import Connections
+from storage.errors import RowMissing, SweepRefused
+from storage.identity import check_bound
 from storage.objects import ObjectStore
 from storage.records import Disposition, MatchState, StoredInstance
 from storage.schema import chest_features, deliveries, instances, matches, reports
+from storage.transaction import PatientLock, take_locks
 from storage.transitions import match_step
 
 WINDOW_CLOSED = "window_closed: no usable ECG of this patient came inside the window"
 BATCH = 500
 """Digests asked about in one statement."""
+MOST_ORPHANS = 100
+MOST_ORPHANED_SHARE = 0.1
+"""Beyond both, orphans are a sign that rows were lost."""
 
 
 class Upkeep(Connections):
@@ -76,18 +83,26 @@ class Upkeep(Connections):
         with self.reading() as connection:
             return tuple(map(rows.stored_instance, connection.execute(found)))
 
-    def mark_purged(self, instance_id: int, now: datetime) -> bool:
+    def mark_purged(self, instance_id: int, now: datetime) -> tuple[str, ...]:
         """Note that the bytes of an input are given up, unless it has become needed since it was listed.
 
         The row stays, with its reason. Chest features of it go.
 
         Returns
         -------
-        bool
-            True if it was marked. Its object may be deleted if `referenced_digests` no longer names it.
+        tuple of str
+            The digests it named, of its bytes and of its pictures; empty if it was not marked. Those that
+            `referenced_digests` no longer names may be set aside.
         """
         with self.writing() as connection:
-            marked = connection.execute(
+            # Whoever pairs this patient waits, or is seen.
+            patient = connection.execute(
+                select(instances.c.issuer, instances.c.patient_id).where(instances.c.instance_id == instance_id)
+            ).one_or_none()
+            if patient is None:
+                raise RowMissing("instance", instance_id)
+            take_locks(connection, PatientLock(issuer=patient.issuer, patient_id=patient.patient_id))
+            marked = connection.scalar(
                 update(instances)
                 .where(
                     instances.c.instance_id == instance_id,
@@ -95,13 +110,53 @@ class Upkeep(Connections):
                     _unneeded(instances),
                 )
                 .values(purged_at=now)
-            ).rowcount
-            if marked:
-                connection.execute(delete(chest_features).where(chest_features.c.radiograph_id == instance_id))
+                .returning(instances.c.sha256)
+            )
+            if marked is None:
+                return ()
+            displays = connection.scalars(
+                delete(chest_features)
+                .where(chest_features.c.radiograph_id == instance_id)
+                .returning(chest_features.c.display_sha256)
+            ).all()
+            connection.execute(update(matches).where(matches.c.radiograph_id == instance_id).values(chest_digest=""))
+        return (marked, *displays)
+
+    def remove_former_features(self, limit: int) -> tuple[str, ...]:
+        """Forget chest features of former models where the radiograph has those of a later one.
+
+        Features that an estimate under way or a report to be written may need stay.
+
+        Returns
+        -------
+        tuple of str
+            The digests of the pictures they named, at most `limit`; empty if there is nothing left to forget.
+        """
+        current = chest_features.alias("current")
+        former = (
+            select(chest_features.c.radiograph_id, chest_features.c.model_digest, chest_features.c.display_sha256)
+            .join(matches, matches.c.radiograph_id == chest_features.c.radiograph_id)
+            .where(
+                matches.c.state.not_in([MatchState.SUPERSEDED, MatchState.PAIRED, MatchState.PREDICTED]),
+                matches.c.lease_until.is_(None),
+                matches.c.chest_digest != chest_features.c.model_digest,
+                exists().where(
+                    current.c.radiograph_id == chest_features.c.radiograph_id,
+                    current.c.model_digest == matches.c.chest_digest,
+                ),
+            )
+            .limit(limit)
+        )
+        with self.writing() as connection:
+            found = connection.execute(former).all()
+            for row in found:
                 connection.execute(
-                    update(matches).where(matches.c.radiograph_id == instance_id).values(chest_digest="")
+                    delete(chest_features).where(
+                        chest_features.c.radiograph_id == row.radiograph_id,
+                        chest_features.c.model_digest == row.model_digest,
+                    )
                 )
-        return bool(marked)
+        return tuple(row.display_sha256 for row in found)
 
     def referenced_digests(self, among: Sequence[str] | None = None) -> set[str]:
         """The digests of the objects that rows need (or those `among` some): inputs, reports, displays."""
@@ -113,30 +168,51 @@ class Upkeep(Connections):
                 found.update(connection.scalars(_referenced(among[start : start + BATCH])))
             return found
 
-    def sweep_orphans(self, objects: ObjectStore, unused_for_seconds: float) -> int:
-        """Delete the objects that no row needs and nobody put lately, and say how many.
+    def set_aside(self, objects: ObjectStore, digests: Sequence[str], unused_for_seconds: float) -> int:
+        """Set aside those of `digests` that no row needs, and say how many. See `ObjectStore.set_aside`."""
+        needed = self.referenced_digests(digests)
+        return sum(
+            objects.set_aside(sha256, unused_for_seconds=unused_for_seconds)
+            for sha256 in dict.fromkeys(digests)
+            if sha256 not in needed and objects.exists(sha256)
+        )
 
-        Killed senders, dropped results and purged inputs leave them. `unused_for_seconds` must be longer than
-        the time from an object's `put` to the commit of its row: an hour is plenty.
+    def orphans(self, objects: ObjectStore) -> Iterator[tuple[str, bool]]:
+        """Every object's digest, in order, and whether no row needs it.
+
+        The rows are read after the folder: a row committed before its object was listed is seen.
         """
-        swept = 0
-        batch: list[str] = []
-
-        def sweep() -> int:
-            # The rows are read after the folder: a row committed before its object was listed is seen.
+        digests = objects.digests()
+        while batch := list(islice(digests, BATCH)):
             needed = self.referenced_digests(batch)
-            gone = 0
-            for sha256 in batch:
-                if sha256 not in needed and objects.size_bytes(sha256) is not None:
-                    gone += objects.delete(sha256, unused_for_seconds=unused_for_seconds)
-            batch.clear()
-            return gone
+            yield from ((sha256, sha256 not in needed) for sha256 in batch)
 
-        for digest in objects.digests():
-            batch.append(digest)
-            if len(batch) == BATCH:
-                swept += sweep()
-        return swept + sweep()
+    def sweep_orphans(self, objects: ObjectStore, unused_for_seconds: float, *, however_many: bool = False) -> int:
+        """Set aside the objects that no row needs and nobody put lately, and say how many.
+
+        Killed senders and dropped results leave a few. `unused_for_seconds` must be longer than the time from
+        an object's `put` to the commit of its row: an hour is plenty.
+
+        Raises
+        ------
+        StoreMismatch
+            If the folder does not belong to this database.
+        SweepRefused
+            If there are more than `MOST_ORPHANS` and more than `MOST_ORPHANED_SHARE` of all, as when rows were
+            lost, and not `however_many`.
+        """
+        check_bound(self, objects)
+        total, found = 0, []
+        for sha256, orphaned in self.orphans(objects):
+            total += 1
+            if orphaned:
+                found.append(sha256)
+        if len(found) > max(MOST_ORPHANS, MOST_ORPHANED_SHARE * total) and not however_many:
+            raise SweepRefused(len(found), total)
+        return sum(
+            self.set_aside(objects, found[start : start + BATCH], unused_for_seconds)
+            for start in range(0, len(found), BATCH)
+        )
 
 
 def _unneeded(row: Any) -> ColumnElement[bool]:

@@ -42,9 +42,10 @@ def tool() -> Callable[[str], str]:
     """Look up a program of a Debian package, such as `tool("storescu")`."""
 
     def find(name: str) -> str:
-        path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/lib/postgresql/15/bin")
+        servers = ":".join(map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)))
+        path = shutil.which(name) or shutil.which(name, path=f"/usr/sbin:/sbin:{servers}")
         if path is None:
-            _missing(f"the program {name} is not installed (see README, Tests)")
+            _missing(f"the program {name} is not installed (deploy/test_tools.sh installs the Debian packages)")
         return str(path)
 
     return find

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pacs_node.cli import EXIT_FAILED, EXIT_IN_PART
-from pacs_node.commands.context import opened
+from pacs_node.commands.context import opened, settings_of
 from pacs_node.commands.present import NOTICE
 from pacs_node.service import utc_now
 from storage.records import MatchState
@@ -30,6 +30,7 @@ def import_(ctx: click.Context, folder: Path, queue_only: bool, as_json: bool) -
     Nothing is sent from here: `serve` or `deliver --now` sends what the configured destinations are due. Running it
     again changes nothing. Exit status 3: some files could not be read or stored; they are named.
     """
+    from inference.package import locate, read_identity
     from pacs_node.commands.work_here import work_here
     from pacs_node.dicom.stack import quiet
     from pacs_node.flow.folder import FileResult, files_under, receive_files
@@ -37,11 +38,13 @@ def import_(ctx: click.Context, folder: Path, queue_only: bool, as_json: bool) -
     from pacs_node.flow.upkeep import Upkeep
 
     quiet()
+    if not queue_only:
+        read_identity(locate(settings_of(ctx).model.package))  # says now, not after all files, that it is missing
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     unread: list[FileResult] = []
     foreign: list[str] = []
     outcomes: Counter[tuple[str, str]] = Counter()
-    with opened(ctx) as node, Progress(*columns, console=Console(stderr=True)) as progress:
+    with opened(ctx, create=True) as node, Progress(*columns, console=Console(stderr=True)) as progress:
         receiver = Receiver(node.store, node.objects, node.settings, utc_now)
         paths = files_under(folder)
         receiving = progress.add_task("receiving", total=len(paths))
@@ -50,8 +53,9 @@ def import_(ctx: click.Context, folder: Path, queue_only: bool, as_json: bool) -
             if result.foreign:
                 foreign.append(str(result.path))
                 continue
-            if not result.kept:
+            if result.faulty:
                 unread.append(result)
+            if not result.kept:
                 continue
             receipt = result.receipt
             if receipt is not None and receipt.kind is not None and receipt.disposition is not None:
@@ -59,14 +63,16 @@ def import_(ctx: click.Context, folder: Path, queue_only: bool, as_json: bool) -
                 outcomes[receipt.kind.value, label] += 1
         Upkeep(node.store, node.objects, node.settings, utc_now).close_windows()
         if not queue_only:
-            due = sum(node.store.count_matches().get(state, 0) for state in (MatchState.PAIRED, MatchState.WAITING))
-            working = progress.add_task("estimating", total=None if due == 0 else 2 * due)
+            counts = node.store.count_matches()
+            stages = {MatchState.PAIRED: 2, MatchState.PREDICTED: 1, MatchState.WAITING: 1}
+            total = sum(counts.get(state, 0) * steps for state, steps in stages.items())
+            working = progress.add_task("estimating and reporting", total=total)
             work_here(node, lambda: progress.advance(working))
-            progress.update(working, total=1, completed=1)
+            progress.update(working, completed=total)
         states = node.store.count_matches()
     summary: dict[str, Any] = {
         "files": len(paths),
-        "not_stored": [{"file": str(result.path), "reason": result.reason} for result in unread],
+        "faulty": [{"file": str(result.path), "reason": result.reason, "kept": result.kept} for result in unread],
         "not_dicom": foreign,
         "objects": [
             {"kind": kind, "disposition": disposition, "count": count}
@@ -90,12 +96,10 @@ def _show(summary: dict[str, Any]) -> None:
         objects.add_row(entry["kind"], entry["disposition"], str(entry["count"]))
     console.print(objects)
     if summary["not_dicom"]:
-        console.print(f"{len(summary['not_dicom'])} other files passed over: {', '.join(summary['not_dicom'][:5])}")
-    if summary["not_stored"]:
-        bad = Table("file", "not stored because", title="files that stay where they are", title_justify="left")
-        for entry in summary["not_stored"]:
-            bad.add_row(entry["file"], entry["reason"])
-        console.print(bad)
+        console.print(f"no DICOM files, passed over: {', '.join(summary['not_dicom'][:5])}", highlight=False)
+    for entry in summary["faulty"]:
+        kept = "held" if entry["kept"] else "not stored"
+        console.print(f"{entry['file']}: {kept}: {entry['reason']}", highlight=False, markup=False)
     states = Table("state", "matches", title=f"matches now ({NOTICE})", title_justify="left")
     for state, count in summary["matches"].items():
         states.add_row(state, str(count))

@@ -12,7 +12,8 @@ import click
 from pacs_node import log
 from pacs_node.settings import Settings, load
 from storage import database
-from storage.errors import SchemaOutdated
+from storage.errors import SchemaOutdated, StorageUnavailable
+from storage.identity import bind
 from storage.objects import ObjectStore
 from storage.store import Store
 
@@ -39,19 +40,33 @@ def settings_of(ctx: click.Context, *, service: bool = False) -> Settings:
 
 
 @contextlib.contextmanager
-def opened(ctx: click.Context, *, service: bool = False) -> Iterator[Opened]:
-    """Open the store; an empty database is set up first, an outdated one is refused with the way to upgrade."""
+def opened(ctx: click.Context, *, service: bool = False, create: bool = False) -> Iterator[Opened]:
+    """Open the store; an outdated one is refused with the way to upgrade.
+
+    Only with `create`, which what brings objects in has, is a new installation's database set up: to all others a
+    database that is not there means a wrong path or a volume that is not mounted.
+    """
     settings = settings_of(ctx, service=service)
-    with open_store(settings) as result:
+    with open_store(settings, create=create) as result:
         yield result
 
 
 @contextlib.contextmanager
-def open_store(settings: Settings) -> Iterator[Opened]:
-    """As `opened`, for settings at hand."""
+def open_store(settings: Settings, *, create: bool) -> Iterator[Opened]:
+    """As `opened`, for settings at hand.
+
+    Raises
+    ------
+    StoreMismatch
+        The database and the object folder do not belong together.
+    """
+    file = database.sqlite_file(settings.storage.database)
+    if not create and file is not None and not file.exists():
+        raise StorageUnavailable(f"there is no database {file}", "check storage.database; the first `serve` makes it")
     objects = ObjectStore(settings.storage.objects)
     store = _open(settings.storage.database)
     try:
+        bind(store, objects)
         yield Opened(settings=settings, store=store, objects=objects)
     finally:
         store.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -55,6 +56,8 @@ def demo(ctx: click.Context, out: Path, seed: int, keep: bool) -> None:
     """Show the whole way once, with phantom patients: C-STORE in, Structured Report and overlay back in an archive."""
     from pacs_node.dicom.archive import Archive
 
+    # As Ctrl-C: the node that the demo started must not outlive it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
     console.print(f"[bold]pulmolink demo[/]: phantom patients, a synthetic model. {NOTICE.capitalize()}.")
     _clear(out)
@@ -243,8 +246,8 @@ def _show(console: Console, sent: list[Sent], rows: list[dict[str, Any]], out: P
     table = Table(
         title=f"What each patient got ({NOTICE}; the model knows phantoms only)", title_justify="left", box=SIMPLE_HEAD
     )
-    for column in ("patient", "case", "state", "gap", "mPAP mmHg (90%)", "truth"):
-        table.add_column(column, no_wrap=column in {"patient", "state", "gap"})
+    for column in ("patient", "case", "state", "gap", "mPAP mmHg (90%)", "true"):
+        table.add_column(column, no_wrap=column != "mPAP mmHg (90%)")
     by_radiograph = {row["radiograph_uid"]: row for row in rows}
     ignored = _not_accepted(out)
     good, reasons = True, []

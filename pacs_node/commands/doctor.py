@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from rich.table import Table
 from pacs_node.cli import EXIT_FAILED
 from pacs_node.commands.context import settings_of
 from pacs_node.settings import Destination, Settings, SettingsError, hide_secrets
+
+ANSWER_SECONDS = 5.0
+"""Longest wait for what already listens on our own ports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +56,50 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 def _checks(settings: Settings) -> Iterator[Check]:
     yield Check(part="configuration", ok=True, found=f"AE title {settings.node.ae_title}")
-    yield _run("database", lambda: _database(settings))
-    yield _run("objects", lambda: _objects(settings.storage.objects, settings.limits.free_disk_bytes))
+    database = _run("database", lambda: _database(settings))
+    yield database
+    objects = _run("objects", lambda: _objects(settings.storage.objects, settings.limits.free_disk_bytes))
+    yield objects
+    if database.ok and objects.ok:
+        yield _run("database and objects", lambda: _together(settings))
     yield _run("model", lambda: _model(settings))
-    yield _run("DICOM port", lambda: _port(settings.node.host, settings.node.port, "node.host, node.port"))
-    yield _run("web port", lambda: _port(settings.web.host, settings.web.port, "web.host, web.port"))
+    yield _run("DICOM port", lambda: _dicom_port(settings))
+    yield _run("web port", lambda: _web_port(settings))
     if not settings.destinations:
         yield Check(part="destinations", ok=True, found="none configured: reports are stored and not sent")
     for destination in settings.destinations:
         yield _run(f"destination {destination.name}", lambda d=destination: _destination(d, settings))  # type: ignore[misc]
+    if database.ok:
+        yield _run("deliveries", lambda: _left_behind(settings))
+
+
+def _together(settings: Settings) -> str:
+    """Whether the object folder is that of the database."""
+    from storage.identity import check
+    from storage.objects import ObjectStore
+    from storage.store import Store
+
+    with Store.open(settings.storage.database) as store:
+        check(store, ObjectStore(settings.storage.objects))
+    return "belong together"
+
+
+def _left_behind(settings: Settings) -> str:
+    """Deliveries to destinations that are configured no more."""
+    from storage.records import DeliveryState
+    from storage.store import Store
+
+    configured = {destination.name for destination in settings.destinations}
+    with Store.open(settings.storage.database) as store:
+        counts = store.count_deliveries()
+    gone = {name: n for (name, state), n in counts.items() if state is DeliveryState.PENDING and name not in configured}
+    if gone:
+        listed = ", ".join(f"{number} to {name}" for name, number in sorted(gone.items()))
+        raise _Fault(
+            f"deliveries to destinations that are not configured: {listed}; configure them, "
+            "or give them up: pulmolink deliver --to NAME --cancel"
+        )
+    return "every pending delivery has a configured destination"
 
 
 class _Fault(Exception):
@@ -75,7 +114,7 @@ def _run(part: str, check: Callable[[], str]) -> Check:
         return Check(part=part, ok=True, found=check())
     except (_Fault, PackageRefused, StorageError, OSError) as error:
         hint = getattr(error, "hint", "")
-        return Check(part=part, ok=False, found=f"{error}" + (f" ({hint})" if hint else ""))
+        return Check(part=part, ok=False, found=f"{error}" + (f" ({hint})" if hint and hint not in str(error) else ""))
 
 
 def _database(settings: Settings) -> str:
@@ -84,14 +123,14 @@ def _database(settings: Settings) -> str:
     url = settings.storage.database
     file = database.sqlite_file(url)
     if file is not None and not file.exists():
-        raise _Fault(f"{file} does not exist yet; `pulmolink db upgrade` or the first `serve` makes it")
+        return f"{file} does not exist yet; the first `serve` makes it"
     database.check_revision(url)
     return f"{hide_secrets(url)}, schema current"
 
 
 def _objects(folder: Path, needed: int) -> str:
     if not folder.is_dir():
-        raise _Fault(f"{folder} does not exist yet; the first `serve` makes it")
+        return f"{folder} does not exist yet; the first `serve` makes it"
     with tempfile.TemporaryFile(dir=folder):
         pass
     free = shutil.disk_usage(folder).free
@@ -111,18 +150,61 @@ def _model(settings: Settings) -> str:
     )
 
 
-def _port(host: str, port: int, keys: str) -> str:
+def _dicom_port(settings: Settings) -> str:
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    from pacs_node.dicom.client import Conversation, Peer, Unreachable
+    from pacs_node.flow.sop_classes import COMPREHENSIVE_3D_SR
+
+    node = settings.node
+    if _free(node.host, node.port):
+        return f"{node.host}:{node.port} is free"
+    peer = Peer(
+        ae_title=node.ae_title,
+        host=_reachable(node.host),
+        port=node.port,
+        calling_ae_title=node.ae_title,
+        timeout_seconds=ANSWER_SECONDS,
+    )
+    try:
+        with Conversation(peer, [(COMPREHENSIVE_3D_SR, str(ExplicitVRLittleEndian))]) as conversation:
+            is_archive = conversation.accepts(COMPREHENSIVE_3D_SR, str(ExplicitVRLittleEndian))
+    except Unreachable as error:
+        if "rejected" in str(error):  # our own service refuses callers that are not in sources
+            return f"{node.host}:{node.port} is in use by a DICOM node that knows only its sources"
+        raise _Fault(f"{node.host}:{node.port} is in use by something else (change node.port)") from None
+    if is_archive:  # our receiver takes no reports
+        raise _Fault(f"{node.host}:{node.port} is in use by another DICOM node (change node.port)")
+    return f"{node.host}:{node.port} is answered by the running service"
+
+
+def _web_port(settings: Settings) -> str:
+    web = settings.web
+    if _free(web.host, web.port):
+        return f"{web.host}:{web.port} is free"
+    url = f"http://{_reachable(web.host)}:{web.port}/healthz"
+    try:
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
+            ours = json.loads(answer.read(1000)) == {"status": "ok"}
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise _Fault(f"{web.host}:{web.port} is in use by something else (change web.port)")
+    return f"{web.host}:{web.port} is answered by the running service"
+
+
+def _free(host: str, port: int) -> bool:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError as error:
-            try:
-                socket.create_connection((host, port), timeout=2).close()
-            except OSError:
-                raise _Fault(f"cannot listen on {host}:{port} ({keys}): {error.strerror}") from None
-            return f"{host}:{port} is in use; by the running service, or else change {keys}"
-    return f"{host}:{port} is free"
+        except OSError:
+            return False
+    return True
+
+
+def _reachable(host: str) -> str:
+    return "localhost" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - a comparison, nothing is bound
 
 
 def _destination(destination: Destination, settings: Settings) -> str:

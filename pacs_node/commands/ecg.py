@@ -72,7 +72,9 @@ def add(
             err=True,
         )
         ctx.exit(EXIT_FAILED)
-    with opened(ctx) as node:
+    with opened(ctx, create=True) as node:
+        if len(acquired_at) <= len("2026-03-01"):
+            moment = moment.replace(hour=12)
         if moment.utcoffset() is None:
             moment = moment.replace(tzinfo=node.settings.node.zone)
         patient = Patient(
@@ -83,8 +85,20 @@ def add(
             sex=sex,
         )
         receiver = Receiver(node.store, node.objects, node.settings, utc_now)
-        receipt = receiver.receive(Incoming(parts=wrap_pdf(content, patient, moment), calling_ae="ecg add"))
+        parts = wrap_pdf(content, patient, moment)
+        receipt = receiver.receive(Incoming(parts=parts, calling_ae="ecg add"))
+        pairs = [
+            match.match_id
+            for match in node.store.matches(patient_id=patient.patient_id, issuer=patient.issuer)
+            if match.ecg_uid == parts.sop_instance_uid
+        ]
     if receipt.status != SUCCESS or receipt.disposition is not Disposition.ACCEPTED:
         click.echo(f"{file}: {receipt.reason or receipt.comment}", err=True)
         ctx.exit(EXIT_FAILED)
-    click.echo(f"{file}: " + ("was stored before" if receipt.duplicate else "stored and paired by the rules"))
+    stored = "was stored before" if receipt.duplicate else "stored"
+    if pairs:
+        click.echo(f"{file}: {stored}; goes with match {', '.join(map(str, pairs))}")
+    else:
+        click.echo(f"{file}: {stored}; no radiograph of this patient ID and issuer takes it so far")
+    if len(acquired_at) <= len("2026-03-01"):
+        click.echo("no time was given: noon counts")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pacs_node.commands.context import Opened, opened
-from pacs_node.commands.present import NOTICE, estimate_text, gap_text, instance_row, iso, match_row
+from pacs_node.commands.present import NOTICE, current_estimate, estimate_text, instance_row, iso, match_row
 from pacs_node.service import utc_now
-from storage.records import DeliveryState, Disposition, MatchState
+from storage.records import DeliveryState, Disposition, Kind, MatchState
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
@@ -43,38 +47,31 @@ def status(ctx: click.Context, as_json: bool) -> None:
         "pending",
         "delivered",
         "failed",
+        "cancelled",
         "last answer",
         title="destinations",
         title_justify="left",
     )
     for entry in report["destinations"]:
         destinations.add_row(
-            entry["name"],
+            entry["name"] if entry["configured"] else f"{entry['name']} (not configured)",
             str(entry["pending"]),
             str(entry["delivered"]),
             str(entry["failed"]),
+            str(entry["cancelled"]),
             entry["last_error"] or "",
         )
     console.print(destinations)
+    gone = [entry["name"] for entry in report["destinations"] if not entry["configured"] and entry["pending"]]
+    for name in gone:
+        console.print(f"nothing is sent to {name}: configure it, or `pulmolink deliver --to {name} --cancel`")
 
 
 def _status(node: Opened) -> dict[str, Any]:
     matches = node.store.count_matches()
     counts = node.store.count_deliveries()
-    destinations = []
-    for destination in node.settings.destinations:
-        waiting = node.store.deliveries(destination=destination.name, states={DeliveryState.PENDING}, limit=1)
-        failed = node.store.deliveries(destination=destination.name, states={DeliveryState.FAILED}, limit=1)
-        destinations.append(
-            {
-                "name": destination.name,
-                "pending": counts.get((destination.name, DeliveryState.PENDING), 0),
-                "delivered": counts.get((destination.name, DeliveryState.DELIVERED), 0)
-                + counts.get((destination.name, DeliveryState.COMMITTED), 0),
-                "failed": counts.get((destination.name, DeliveryState.FAILED), 0),
-                "last_error": next((entry.last_error for entry in (*failed, *waiting) if entry.last_error), None),
-            }
-        )
+    configured = [destination.name for destination in node.settings.destinations]
+    others = sorted({name for name, _ in counts} - set(configured))
     return {
         "matches": {state.value: matches.get(state, 0) for state in MatchState},
         "instances": [
@@ -82,8 +79,25 @@ def _status(node: Opened) -> dict[str, Any]:
             for (kind, disposition), count in sorted(node.store.count_instances().items())
         ],
         "queue_age_seconds": node.store.oldest_due(utc_now()),
-        "destinations": destinations,
+        "destinations": [_destination(node, name, counts, name in configured) for name in (*configured, *others)],
         "notice": NOTICE,
+    }
+
+
+def _destination(
+    node: Opened, name: str, counts: dict[tuple[str, DeliveryState], int], configured: bool
+) -> dict[str, Any]:
+    waiting = node.store.deliveries(destination=name, states={DeliveryState.PENDING}, limit=1)
+    failed = node.store.deliveries(destination=name, states={DeliveryState.FAILED}, limit=1)
+    count = {state: counts.get((name, state), 0) for state in DeliveryState}
+    return {
+        "name": name,
+        "configured": configured,
+        "pending": count[DeliveryState.PENDING],
+        "delivered": count[DeliveryState.DELIVERED] + count[DeliveryState.COMMITTED],
+        "failed": count[DeliveryState.FAILED],
+        "cancelled": count[DeliveryState.CANCELLED],
+        "last_error": next((entry.last_error for entry in (*failed, *waiting) if entry.last_error), None),
     }
 
 
@@ -124,18 +138,15 @@ def matches(
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = Table(title=f"pulmolink matches ({NOTICE})", title_justify="left")
-    for column in ("match", "patient", "state", "radiograph", "gap"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("mPAP mmHg (90%)", min_width=10)
-    table.add_column("reason")
+    table = Table(title=f"pulmolink matches ({NOTICE})", title_justify="left", box=SIMPLE_HEAD)
+    for column in ("match", "patient", "state", "radiograph", "mPAP (90%)", "why"):
+        table.add_column(column, overflow="fold", no_wrap=column in {"state", "radiograph", "mPAP (90%)"})
     for row in rows:
         table.add_row(
             str(row["match_id"]),
             row["patient_id"],
             row["state"],
             (row["radiograph_at"] or "")[:10],
-            gap_text(row["gap_seconds"]),
             estimate_text(row),
             (row["reason"] or "").partition(":")[0],
         )
@@ -143,7 +154,7 @@ def matches(
     console.print(table)
     models = sorted({row["model"] for row in rows if row["model"]})
     if models:
-        console.print(f"model: {', '.join(models)}. `pulmolink show MATCH` tells all of one match.")
+        console.print(f"mmHg, model {', '.join(models)}")
 
 
 @click.command(epilog="Example: pulmolink held --disposition held")
@@ -151,36 +162,39 @@ def matches(
     "--disposition",
     "dispositions",
     multiple=True,
-    type=click.Choice([d.value for d in Disposition if d is not Disposition.ACCEPTED]),
+    type=click.Choice([d.value for d in Disposition]),
     default=(Disposition.HELD.value, Disposition.REFUSED.value),
     show_default=True,
     help="Which objects; may be repeated.",
 )
+@click.option("--kind", type=click.Choice([kind.value for kind in Kind]), help="Only this kind of object.")
 @click.option("--limit", type=click.IntRange(1), default=200, show_default=True, help="At most so many, newest first.")
 @json_option
 @click.pass_context
-def held(ctx: click.Context, dispositions: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """List objects that take no part, and why."""
+def held(ctx: click.Context, dispositions: tuple[str, ...], kind: str | None, limit: int, as_json: bool) -> None:
+    """List objects that take no part, and why; with --disposition accepted --kind ecg the ECGs that do."""
     with opened(ctx) as node:
         found = node.store.instances(
-            dispositions={Disposition(value) for value in dispositions}, limit=limit, newest_first=True
+            dispositions={Disposition(value) for value in dispositions},
+            kind=Kind(kind) if kind else None,
+            limit=limit,
+            newest_first=True,
         )
     rows = [instance_row(stored.instance_id, stored.instance) for stored in found]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = Table("object", "disposition", "kind", "patient", "from", "received", "reason")
+    console = Console(highlight=False)
     for row in rows:
-        table.add_row(
-            str(row["instance_id"]),
-            row["disposition"],
-            row["kind"],
-            row["patient_id"],
-            row["calling_ae"],
-            (row["received_at"] or "")[:16],
-            row["reason"],
+        patient = escape(row["patient_id"]) or "-"
+        console.print(
+            f"[bold]{row['instance_id']}[/]  {row['disposition']}  {row['kind']}  patient {patient}"
+            f"  from {escape(row['calling_ae'])}  {(row['received_at'] or '')[:16]}",
+            soft_wrap=True,
         )
-    Console().print(table)
+        if row["reason"]:
+            console.print(f"    {escape(row['reason'])}")
+    console.print(f"{len(rows)} objects; --json gives their UIDs")
 
 
 @click.command(epilog="Example: pulmolink show 17")
@@ -198,19 +212,40 @@ def show(ctx: click.Context, match: str, as_json: bool) -> None:
     for section in ("match", "estimate", "radiograph", "ecg"):
         if not detail[section]:
             continue
-        table = Table("field", "value", title=f"{section} ({NOTICE})", title_justify="left", show_header=False)
-        for field, value in detail[section].items():
-            if value not in (None, "", []):
+        table = Table(title=f"{section} ({NOTICE})", title_justify="left", show_header=False, box=SIMPLE_HEAD)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for field, value in _flat(detail[section]):
+            if value not in (None, "", [], ()):
                 table.add_row(field, str(value))
         console.print(table)
     for section, columns in (
         ("reports", ("kind", "sop_instance_uid", "created_at")),
         ("deliveries", ("kind", "destination", "state", "attempts", "last_status", "last_error")),
     ):
-        table = Table(*columns, title=section, title_justify="left")
+        if not detail[section]:
+            continue
+        table = Table(title=section, title_justify="left", box=SIMPLE_HEAD)
+        for column in columns:
+            table.add_column(column, overflow="fold")
         for entry in detail[section]:
             table.add_row(*(str(entry[column] if entry[column] is not None else "") for column in columns))
         console.print(table)
+
+
+def _flat(section: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The fields of a section one a line: nested ones by name, numbers without false precision."""
+    for field, value in section.items():
+        if isinstance(value, dict):
+            yield from ((f"{field} {inner}", each) for inner, each in value.items())
+        elif field == "findings":
+            yield from ((finding["subject"], f"{finding['code']}: {finding['detail']}") for finding in value)
+        elif isinstance(value, float):
+            yield field, f"{value:.3g}" if value < 1 else f"{value:.1f}"
+        elif field == "patch_mpap_mmhg":
+            yield field, "  ".join(f"{each:.1f}" for each in value)
+        else:
+            yield field, value
 
 
 def _detail(node: Opened, name: str) -> dict[str, Any]:
@@ -221,7 +256,7 @@ def _detail(node: Opened, name: str) -> dict[str, Any]:
         found = next((m for m in node.store.matches(radiograph_uid=name)), None)
     if found is None:
         raise click.ClickException(f"no match {name}; `pulmolink matches` lists them")
-    estimate = json.loads(found.prediction_json) if found.prediction_json else {}
+    estimate = current_estimate(found)
     instances = {
         key: node.store.instance(row_id) if row_id is not None else None
         for key, row_id in (("radiograph", found.radiograph_id), ("ecg", found.ecg_id))
@@ -236,7 +271,7 @@ def _detail(node: Opened, name: str) -> dict[str, Any]:
             "updated_at": iso(found.updated_at),
             "run_digest": found.run_digest or None,
         },
-        "estimate": estimate,
+        "estimate": asdict(estimate) if estimate else {},
         **{
             key: {
                 **instance_row(stored.instance_id, stored.instance),

@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import Any
 
 from inference.prediction import Prediction
-from storage.records import Instance, Match
+from storage.records import Instance, Match, MatchState
 
 NOTICE = "research use only"
 
 
 def match_row(match: Match) -> dict[str, Any]:
     """The fields of `matches --json`, `show --json` and `export`; times are ISO 8601 in UTC."""
-    estimate = Prediction.from_json(match.prediction_json) if match.prediction_json else None
+    estimate = current_estimate(match)
     return {
         "match_id": match.match_id,
         "state": match.state.value,
@@ -40,6 +40,13 @@ def match_row(match: Match) -> dict[str, Any]:
         "superseded_by": match.superseded_by,
         "notice": NOTICE,
     }
+
+
+def current_estimate(match: Match) -> Prediction | None:
+    """The estimate of a match; None where it has none, or where a person must look first (HELD, FAILED)."""
+    if not match.prediction_json or match.state in {MatchState.HELD, MatchState.FAILED}:
+        return None
+    return Prediction.from_json(match.prediction_json)
 
 
 def instance_row(instance_id: int, instance: Instance) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def serve(ctx: click.Context) -> None:
     from inference.package import locate, read_identity
 
     identity = read_identity(locate(settings.model.package))
-    with open_store(settings):
+    with open_store(settings, create=True):
         pass  # sets up an empty database and says at once what cannot be opened
     for host, port, keys in (
         (settings.node.host, settings.node.port, "node.host, node.port"),
@@ -56,7 +56,7 @@ def receive(ctx: click.Context, supervised: bool) -> None:
     from pacs_node.dicom.server import StorageServer
     from pacs_node.flow.receive import Receiver
 
-    with opened(ctx, service=True) as node:
+    with opened(ctx, service=True, create=True) as node:
         receiver = Receiver(node.store, node.objects, node.settings, utc_now)
         server = StorageServer(node.settings, receiver.open, share_port=node.settings.node.receivers > 1)
         stop = stop_event(supervised=supervised)
@@ -79,7 +79,7 @@ def work(ctx: click.Context, supervised: bool) -> None:
     from pacs_node.flow.worker import Worker
     from pacs_node.report.structured import warm_up
 
-    with opened(ctx, service=True) as node:
+    with opened(ctx, service=True, create=True) as node:
         settings = node.settings
         quiet()
         stop = stop_event(supervised=supervised)
@@ -113,7 +113,7 @@ def schedule(ctx: click.Context, supervised: bool) -> None:
     from pacs_node import schedule as scheduler
     from pacs_node.flow.upkeep import Upkeep
 
-    with opened(ctx, service=True) as node:
+    with opened(ctx, service=True, create=True) as node:
         stop = stop_event(supervised=supervised)
         scheduler.run(Upkeep(node.store, node.objects, node.settings, utc_now), stop)
 
@@ -127,7 +127,7 @@ def web(ctx: click.Context, supervised: bool) -> None:
 
     from pacs_node.web.app import application
 
-    with opened(ctx, service=True) as node:
+    with opened(ctx, service=True, create=True) as node:
         settings = node.settings
         stop = stop_event(supervised=supervised)
         server = uvicorn.Server(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from typing import IO
 
@@ -10,6 +11,7 @@ import click
 
 from pacs_node.commands.context import opened
 from pacs_node.commands.present import match_row
+from storage.records import MatchState
 
 COLUMNS = (
     "match_id",
@@ -36,6 +38,10 @@ COLUMNS = (
 )
 
 
+STANDING = frozenset({MatchState.PREDICTED, MatchState.REPORTED, MatchState.DELIVERED, MatchState.COMMITTED})
+"""States whose estimate stands. What is held, failed or superseded is no result."""
+
+
 @click.command(epilog="Example: pulmolink export --format csv results.csv")
 @click.option("--format", "form", type=click.Choice(["csv"]), default="csv", show_default=True, help="Form of OUT.")
 @click.argument("out", type=click.Path(dir_okay=False, allow_dash=True))
@@ -43,11 +49,13 @@ COLUMNS = (
 def export(ctx: click.Context, form: str, out: str) -> None:
     """Write every current result (superseded ones left out) to OUT, or to standard output if OUT is "-"."""
     with opened(ctx) as node:
-        rows = [match_row(match) for match in node.store.matches() if match.prediction_json]
+        rows = [match_row(match) for match in node.store.matches(states=STANDING)]
     if out == "-":
         _write(sys.stdout, rows)
     else:
-        with open(out, "w", newline="", encoding="utf-8") as file:  # noqa: PTH123 - a path or "-"
+        # Readable by its owner only: it names patients.
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as file:
             _write(file, rows)
         click.echo(f"{len(rows)} results written as {form} to {out} (research use only)", err=True)
 

@@ -23,6 +23,7 @@ class Arrival:
     sop_class_uid: str
     sop_instance_uid: str
     path: Path
+    sha256: str  # of the data set as it came
     at: float  # time.monotonic() when it was answered
 
 
@@ -63,6 +64,7 @@ class Archive:
                     sop_class_uid=parts.sop_class_uid,
                     sop_instance_uid=parts.sop_instance_uid,
                     path=path,
+                    sha256=hashlib.sha256(parts.data).hexdigest(),
                     at=time.monotonic(),
                 )
             )

@@ -32,6 +32,7 @@ from pacs_node.dicom.primitives import VERIFICATION
 from pacs_node.dicom.wire import PeerGone, ProtocolError, Stopping, TooSlow, Wire
 from pacs_node.flow.receive import CANNOT_UNDERSTAND, PROCESSING_FAILURE, Receipt
 from pacs_node.settings import Limits
+from storage.errors import StorageError
 
 log = structlog.get_logger()
 
@@ -198,6 +199,9 @@ class Association:
             return
         try:
             receipt = reception.finish()
+        except StorageError as error:  # its words name no patient
+            log.error("receive_failed", error=type(error).__name__, detail=str(error), calling_ae=agreed.calling_ae)
+            receipt = Receipt(status=PROCESSING_FAILURE, comment="")
         except Exception as error:  # noqa: BLE001 - the outermost loop of a message: answer, never hang
             log.error("receive_failed", error=type(error).__name__, calling_ae=agreed.calling_ae)
             receipt = Receipt(status=PROCESSING_FAILURE, comment="")

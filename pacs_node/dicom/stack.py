@@ -18,6 +18,8 @@ def quiet() -> None:
     _config.STORE_SEND_CHUNKED_DATASET = True  # send stored bytes, never re-encode
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     warnings.filterwarnings("ignore", module=r"pydicom(\..*)?")
+    # Of a refused connection it drops the socket without closing it; the garbage collector does so at once.
+    warnings.filterwarnings("ignore", category=ResourceWarning, module=r"pynetdicom\.transport")
     for name in ("pydicom", "pynetdicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime, timedelta
 
 import structlog
 from pydicom.uid import ExplicitVRLittleEndian
 
 from pacs_node.dicom.client import Conversation, NotAccepted, Outcome, Peer, Unreachable, outcome
+from pacs_node.flow.lease import kept_delivery_lease
 from pacs_node.flow.pace import Pace
 from pacs_node.flow.sop_classes import COMPREHENSIVE_3D_SR, SECONDARY_CAPTURE
 from pacs_node.flow.worker import owner_name
 from pacs_node.settings import Destination, Settings
+from storage.errors import ObjectDamaged, ObjectMissing
 from storage.objects import ObjectStore
 from storage.records import Delivery
 from storage.store import Store
@@ -70,7 +73,7 @@ class Deliverer:
             except Unreachable:
                 stop.wait(self._settings.delivery.probe_seconds)
             except Exception as error:  # noqa: BLE001 - outermost loop of the destination's thread
-                log.error("delivery_failed", destination=self._name, error=type(error).__name__)
+                log.error("deliverer_failed", destination=self._name, error=type(error).__name__)
                 stop.wait(self._settings.delivery.first_retry_seconds)
 
     def deliver_due(self, stop: threading.Event) -> int:
@@ -79,26 +82,25 @@ class Deliverer:
         Raises
         ------
         Unreachable
-            The destination did not answer; what was claimed is due again later.
+            The destination did not answer; nothing is sent there until `delivery.probe_seconds` have passed.
         """
         delivery = self._claim()
         if delivery is None:
             return 0
         tried = 0
-        try:
-            with Conversation(self._peer, CONTEXTS) as conversation:
-                while delivery is not None:
-                    self._send(conversation, delivery)
-                    tried += 1
-                    delivery = None if stop.is_set() else self._claim()
-        except Unreachable as error:
-            if delivery is not None:
-                self._not_reached(delivery, str(error))
-            raise
-        if self._silent:
-            self._silent = False
-            due = self._store.hasten(self._name, self._clock())
-            log.info("destination_answers_again", destination=self._name, made_due=due)
+        with ExitStack() as open_until_done:
+            try:
+                with self._kept(delivery):
+                    conversation = open_until_done.enter_context(Conversation(self._peer, CONTEXTS))
+            except Unreachable as error:
+                self._silence(delivery, str(error))
+                raise
+            self._answers()
+            while delivery is not None:
+                tried += 1
+                if not self._try(conversation, delivery):
+                    break
+                delivery = None if stop.is_set() else self._claim()
         return tried
 
     def _claim(self) -> Delivery | None:
@@ -109,41 +111,65 @@ class Deliverer:
             now=self._clock(),
         )
 
-    def _send(self, conversation: Conversation, delivery: Delivery) -> None:
-        path = self._objects.path(delivery.sha256)
-        try:
-            status = conversation.store(
-                path, sop_class=delivery.sop_class_uid, transfer_syntax=delivery.transfer_syntax_uid
-            )
-        except NotAccepted as error:
-            self._answered_no(delivery, None, str(error), Outcome.RETRY)
-            return
-        verdict = outcome(status)
-        if verdict in {Outcome.STORED, Outcome.STORED_WITH_WARNING}:
-            self._store.delivered(delivery.delivery_id, self._owner, status, self._clock())
-            log.info(
-                "delivered",
-                match_id=delivery.match_id,
-                kind=delivery.kind.value,
-                destination=self._name,
-                status=f"0x{status:04X}",
-            )
-        else:
-            self._answered_no(delivery, status, f"status 0x{status:04X}", verdict)
+    def _kept(self, delivery: Delivery) -> AbstractContextManager[threading.Event]:
+        lease_seconds = self._settings.worker.lease_seconds
+        return kept_delivery_lease(self._store, delivery.delivery_id, self._owner, lease_seconds, self._clock)
 
-    def _answered_no(self, delivery: Delivery, status: int | None, error: str, verdict: Outcome) -> None:
-        """The destination answered, and not with success."""
+    def _try(self, conversation: Conversation, delivery: Delivery) -> bool:
+        """Send one delivery and note what came of it; False if the association is of no more use."""
+        try:
+            with self._kept(delivery):
+                self._objects.check(delivery.sha256)
+                status = conversation.store(
+                    self._objects.path(delivery.sha256),
+                    sop_class=delivery.sop_class_uid,
+                    transfer_syntax=delivery.transfer_syntax_uid,
+                )
+        except ObjectDamaged as error:
+            self._not_sent(delivery, None, f"{error}; {error.hint}", Outcome.REFUSED)
+        except (ObjectMissing, NotAccepted) as error:
+            self._not_sent(delivery, None, str(error), Outcome.RETRY)
+        except Unreachable as error:
+            # It answered before: this report may be what breaks the association, so the others do not wait for it.
+            self._not_sent(delivery, None, str(error), Outcome.RETRY)
+            return False
+        except Exception as error:  # noqa: BLE001 - one report must not stop those behind it
+            self._not_sent(delivery, None, f"cannot be sent: {type(error).__name__}", Outcome.RETRY)
+            return False
+        else:
+            self._answered(delivery, status)
+        return True
+
+    def _answered(self, delivery: Delivery, status: int) -> None:
+        verdict = outcome(status)
+        if verdict not in {Outcome.STORED, Outcome.STORED_WITH_WARNING}:
+            self._not_sent(delivery, status, f"status 0x{status:04X}", verdict)
+            return
+        self._store.delivered(delivery.delivery_id, self._owner, status, self._clock())
+        log.info(
+            "delivered",
+            match_id=delivery.match_id,
+            kind=delivery.kind.value,
+            destination=self._name,
+            status=f"0x{status:04X}",
+        )
+
+    def _not_sent(self, delivery: Delivery, status: int | None, error: str, verdict: Outcome) -> None:
+        """Count a try without success: again later, or FAILED if that is of no use or was done long enough."""
         bounds = self._settings.delivery
         tries = delivery.attempts
-        final = verdict is Outcome.REFUSED or tries >= bounds.attempts
         now = self._clock()
+        trying = now - (delivery.trying_since or now)
+        spent = tries >= bounds.attempts and trying >= timedelta(days=bounds.keep_trying_days)
+        final = verdict is Outcome.REFUSED or spent
         if final:
             self._store.fail_delivery(delivery.delivery_id, self._owner, status, error)
         else:
             wait = min(bounds.longest_retry_seconds, bounds.first_retry_seconds * 2 ** min(tries - 1, 30))
             self._store.retry_delivery(delivery.delivery_id, self._owner, status, error, now + timedelta(seconds=wait))
         log.warning(
-            "delivery_refused" if final else "delivery_put_off",
+            "delivery_failed" if final else "delivery_put_off",
+            delivery_id=delivery.delivery_id,
             match_id=delivery.match_id,
             kind=delivery.kind.value,
             destination=self._name,
@@ -151,15 +177,26 @@ class Deliverer:
             tries=tries,
         )
 
-    def _not_reached(self, delivery: Delivery, error: str) -> None:
-        """Nobody answered: no try is counted, the time since the first one decides."""
+    def _silence(self, delivery: Delivery, error: str) -> None:
+        """Nobody answers: no try is counted, nothing loses its place, the time it lasts decides."""
         now = self._clock()
-        since = delivery.first_tried_at or now
-        if now - since > timedelta(days=self._settings.delivery.give_up_days):
-            self._store.fail_delivery(delivery.delivery_id, self._owner, None, error)
-        else:
-            due_at = now + timedelta(seconds=self._settings.delivery.probe_seconds)
-            self._store.postpone_delivery(delivery.delivery_id, self._owner, error, due_at)
+        bounds = self._settings.delivery
+        given_up = self._store.destination_silent(
+            delivery,
+            self._owner,
+            error,
+            until=now + timedelta(seconds=bounds.probe_seconds),
+            give_up_before=now - timedelta(days=bounds.give_up_days),
+            now=now,
+        )
+        if given_up:
+            log.error("deliveries_given_up", destination=self._name, deliveries=given_up, error=error)
         if not self._silent:
             self._silent = True
             log.warning("destination_silent", destination=self._name, error=error)
+
+    def _answers(self) -> None:
+        since = self._store.destination_answered(self._name)
+        self._silent = False
+        if since is not None:
+            log.info("destination_answers_again", destination=self._name, silent_since=since.isoformat())

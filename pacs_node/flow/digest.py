@@ -7,6 +7,7 @@ import json
 
 from inference.prediction import ModelIdentity
 from pacs_node import CODE_VERSION
+from pacs_node.flow.pairing import RULE_VERSION
 from pacs_node.settings import Settings
 
 
@@ -21,5 +22,6 @@ def run_digest(radiograph_sha256: str, ecg_sha256: str, model: ModelIdentity, se
         "ae_title": settings.node.ae_title,
         "site_timezone": settings.node.site_timezone,
         "default_issuer": settings.pairing.default_issuer,
+        "pairing_rule": RULE_VERSION,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -26,7 +26,12 @@ class FileResult:
     @property
     def kept(self) -> bool:
         """Whether its bytes and a row are stored."""
-        return self.receipt is not None and self.receipt.status == SUCCESS
+        return self.receipt is not None and self.receipt.disposition is not None
+
+    @property
+    def faulty(self) -> bool:
+        """Whether a person should look: it was not kept, or kept and found unreadable."""
+        return not self.foreign and (self.receipt is None or self.receipt.status != SUCCESS)
 
 
 def files_under(folder: Path) -> list[Path]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from storage.records import Patient
 
-RULE_VERSION = "1"
+RULE_VERSION = "2"
 """Recorded with each match; counts up when a rule below changes."""
 
 
@@ -34,11 +35,11 @@ class Chosen:
 
 @dataclass(frozen=True, kw_only=True)
 class Contradicted:
-    """Only ECGs under the same ID that are of somebody else: a person must look."""
+    """ECGs under the same ID that are of different people, or may be: a person must look."""
 
     ecg: Candidate
     gap_seconds: float
-    fields: tuple[str, ...]  # which of "birth date", "sex" differ
+    fields: tuple[str, ...]  # which of "birth date", "sex" differ between them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,28 +48,45 @@ class Nothing:
 
 
 def choose(radiograph: Candidate, ecgs: Iterable[Candidate], window: timedelta) -> Chosen | Contradicted | Nothing:
-    """The nearest ECG of the same issuer and ID within `window`, both ends inclusive.
+    """The nearest ECG of the same issuer and ID within `window`, both ends inclusive, that is surely of this person.
 
-    Ties go to the earlier ECG, then to the smaller UID, so that arrival order never matters. An ECG whose
-    birth date or sex contradicts the radiograph's is never chosen; if only such ECGs are there, the nearest
-    is named as contradiction.
+    Ties go to the earlier ECG, then to the smaller UID, so that arrival order never matters.
+
+    An ECG whose birth date or sex contradicts the radiograph's is never chosen, and it shows that the ID is used for
+    two people. From then on an ECG that could be that other person's, because it states too little, is not chosen
+    either; and if ECGs that all agree with the radiograph contradict each other, the radiograph states too little.
+    What is left undecided so is `Contradicted`.
     """
-    consistent: list[tuple[float, datetime, str, Candidate]] = []
-    contradicting: list[tuple[float, datetime, str, Candidate]] = []
-    for ecg in ecgs:
-        gap = abs(ecg.acquired_at - radiograph.acquired_at)
-        if gap > window or not same_key(radiograph.patient, ecg.patient):
-            continue
-        rank = (gap.total_seconds(), ecg.acquired_at, ecg.sop_instance_uid, ecg)
-        (contradicting if contradictions(radiograph.patient, ecg.patient) else consistent).append(rank)
-    if consistent:
-        gap_seconds, _, _, nearest = min(consistent, key=lambda rank: rank[:3])
-        return Chosen(ecg=nearest, gap_seconds=gap_seconds)
-    if contradicting:
-        gap_seconds, _, _, nearest = min(contradicting, key=lambda rank: rank[:3])
-        fields = contradictions(radiograph.patient, nearest.patient)
-        return Contradicted(ecg=nearest, gap_seconds=gap_seconds, fields=fields)
+    near = [
+        _Ranked(abs(ecg.acquired_at - radiograph.acquired_at).total_seconds(), ecg)
+        for ecg in ecgs
+        if abs(ecg.acquired_at - radiograph.acquired_at) <= window and same_key(radiograph.patient, ecg.patient)
+    ]
+    near.sort(key=_Ranked.order)
+    others = [each for each in near if contradictions(radiograph.patient, each.ecg.patient)]
+    agreeing = [each for each in near if each not in others]
+    for first in agreeing:
+        for second in agreeing:
+            fields = contradictions(first.ecg.patient, second.ecg.patient)
+            if fields:
+                return Contradicted(ecg=first.ecg, gap_seconds=first.gap_seconds, fields=fields)
+    for each in agreeing:
+        if all(contradictions(each.ecg.patient, other.ecg.patient) for other in others):
+            return Chosen(ecg=each.ecg, gap_seconds=each.gap_seconds)
+    if others:
+        fields = contradictions(radiograph.patient, others[0].ecg.patient)
+        return Contradicted(ecg=others[0].ecg, gap_seconds=others[0].gap_seconds, fields=fields)
     return Nothing()
+
+
+class _Ranked(NamedTuple):
+    """An ECG in reach with its distance."""
+
+    gap_seconds: float
+    ecg: Candidate
+
+    def order(self) -> tuple[float, datetime, str]:
+        return self.gap_seconds, self.ecg.acquired_at, self.ecg.sop_instance_uid
 
 
 def same_key(one: Patient, other: Patient) -> bool:

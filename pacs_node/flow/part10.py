@@ -8,6 +8,7 @@ import zlib
 from dataclasses import dataclass
 
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
@@ -21,6 +22,8 @@ INFLATED_BYTES = 256 * 2**20
 """A deflated data set that grows beyond this is not read."""
 INFLATE_STEP = 2**16
 
+UNDEFINED_LENGTH = 0xFFFFFFFF
+
 UNREADABLE = (
     InvalidDicomError,
     EOFError,
@@ -32,8 +35,6 @@ UNREADABLE = (
     NotImplementedError,
     RecursionError,
     OverflowError,
-    MemoryError,
-    OSError,
     zlib.error,
 )
 """What pydicom raises on damaged or hostile data sets."""
@@ -125,9 +126,17 @@ def read_header(content: bytes) -> Dataset:
         header = dcmread(io.BytesIO(content), stop_before_pixels=True)
         if not header.keys():
             raise HeaderUnreadable("the data set is empty")
+        _check_end(header)
         return header
     except UNREADABLE as error:
         raise HeaderUnreadable(f"the data set cannot be read ({type(error).__name__})") from None
+
+
+def _check_end(header: Dataset) -> None:
+    """Find a data set that was cut off: pydicom takes a value shorter than it says without a word."""
+    last = header.get_item(max(header.keys()))
+    if isinstance(last, RawDataElement) and last.length != UNDEFINED_LENGTH and len(last.value or b"") < last.length:
+        raise HeaderUnreadable(f"truncated: the data set ends inside element {last.tag}")
 
 
 def _past_group_2(tag: BaseTag, _vr: str | None, _length: int) -> bool:

@@ -16,7 +16,7 @@ import structlog
 from ecg_ingest.channels import Elements
 from pacs_node.flow.acquired import acquired
 from pacs_node.flow.classify import Classification, classify, text
-from pacs_node.flow.pair import PairingRules, lock_of, pair_arrival
+from pacs_node.flow.pair import DISPUTED, DISPUTED_CODE, PairingRules, dispute, lock_of, pair_arrival
 from pacs_node.flow.part10 import DataSetBytes, HeaderUnreadable
 from pacs_node.flow.reception import Origin, Reception
 from pacs_node.settings import Settings
@@ -37,6 +37,11 @@ PROCESSING_FAILURE = 0x0110
 BLOCKING = frozenset({Disposition.ACCEPTED, Disposition.IGNORED})
 """A first object so disposed stands; what was held or found unusable may be sent again, corrected."""
 
+SAME_UID = "same_uid_other_bytes"
+UNDECODED = "\ufffd"
+"""What stands for bytes that are no characters; different bytes become this one sign."""
+ID_LENGTH = 64
+NAME_LENGTH = 3 * 64 + 2  # PS3.5 6.2, PN: three groups
 UID_LENGTH = 64
 """PS3.5 9.1; longer values are cut in the row, the stored bytes keep them."""
 
@@ -110,7 +115,8 @@ class Receiver:
             instance, status, comment = self._describe(reception, content.sha256, content.size_bytes)
             self._objects.put(content)
             receipt = self._store.transact(
-                lambda tx: self._record(tx, instance, status, comment), lock=lock_of(instance.patient)
+                lambda tx: self._record(tx, instance, status, comment),
+                lock=lock_of(instance.patient, instance.sop_instance_uid),
             )
         except StorageFull:
             return self._refused(reception, "disk full")
@@ -157,7 +163,7 @@ class Receiver:
             base,
             series_instance_uid=text(header, "SeriesInstanceUID")[:UID_LENGTH],
             study_instance_uid=text(header, "StudyInstanceUID")[:UID_LENGTH],
-            accession_number=text(header, "AccessionNumber"),
+            accession_number=text(header, "AccessionNumber")[:ID_LENGTH],
             patient=person(header, self._settings.pairing.default_issuer),
             acquired=acquired(header, self._settings.node.zone),
         )
@@ -170,7 +176,7 @@ class Receiver:
                 reason = f"the data set carries no {keyword}: damaged, or no data set at all"
                 return replace(described, reason=f"unreadable: {reason}"), CANNOT_UNDERSTAND, reason
             if found != expected:
-                reason = f"{keyword} of the data set differs from the command's"
+                reason = f"{keyword} inside differs from the one it was sent under"
                 return replace(described, reason=f"uid_mismatch: {reason}"), DATA_SET_MISMATCH, reason
         verdict = _complete(classify(header, ecg_documents=origin.ecg_documents), described)
         return (
@@ -185,10 +191,7 @@ class Receiver:
         known = () if new else tx.instances_with_uid(instance.sop_instance_uid)
         same = next((row for row in known if row.instance.sha256 == instance.sha256), None)
         if same is not None:
-            if same.purged_at is not None:
-                tx.restore_purged(same.instance_id)
-                pair_arrival(tx, replace(same, purged_at=None), self._rules, self._clock())
-            instance = same.instance
+            instance = self._again(tx, same, known, instance)
         else:
             if not new:
                 instance = self._beside(tx, known, instance)
@@ -203,15 +206,50 @@ class Receiver:
             duplicate=same is not None,
         )
 
+    def _again(
+        self, tx: Transaction, same: StoredInstance, known: tuple[StoredInstance, ...], instance: Instance
+    ) -> Instance:
+        """The same bytes once more: bytes that retention removed are back; a verdict that would differ today stands.
+
+        So an object that was ignored or held for what a setting or an earlier version said is sent again, and counts.
+        What was held because of another copy of its UID, or refused when it was opened, stays as it is.
+        """
+        stands = same.instance
+        others = tuple(row for row in known if row.instance_id != same.instance_id)
+        reconsidered = stands.disposition in {Disposition.IGNORED, Disposition.HELD} and not any(
+            row.instance.disposition in BLOCKING for row in others
+        )
+        if reconsidered and not stands.reason.startswith((SAME_UID, DISPUTED_CODE)) and not _is_own(tx, instance):
+            stands = replace(
+                stands,
+                kind=instance.kind,
+                disposition=instance.disposition,
+                reason=instance.reason,
+                patient=instance.patient,
+                acquired=instance.acquired,
+            )
+        if stands != same.instance:
+            tx.describe_again(same.instance_id, stands)
+        if same.purged_at is not None:
+            tx.restore_purged(same.instance_id)
+        if stands != same.instance or same.purged_at is not None:
+            row = StoredInstance(instance_id=same.instance_id, instance=stands, purged_at=None)
+            pair_arrival(tx, row, self._rules, self._clock())
+        return stands
+
     def _beside(self, tx: Transaction, known: tuple[StoredInstance, ...], instance: Instance) -> Instance:
         """`instance`, held if its UID is known with other bytes, ignored if it is a report of ours."""
-        if tx.is_own_report(instance.sop_instance_uid):
+        if _is_own(tx, instance):
             reason = "own_result: made by pulmolink; results are never processed again"
             return replace(instance, kind=Kind.OWN, disposition=Disposition.IGNORED, reason=reason)
-        if any(row.instance.disposition in BLOCKING for row in known):
-            reason = "same_uid_other_bytes: an object with this SOP Instance UID and other content came earlier"
-            return replace(instance, disposition=Disposition.HELD, reason=reason)
-        return instance
+        if not any(row.instance.disposition in BLOCKING for row in known):
+            return instance
+        disputed = False
+        for row in known:
+            if row.instance.disposition is Disposition.ACCEPTED:
+                disputed |= dispute(tx, row, instance.patient, self._rules, self._clock())
+        reason = f"{SAME_UID}: an object with this SOP Instance UID and other content came earlier"
+        return replace(instance, disposition=Disposition.HELD, reason=DISPUTED if disputed else reason)
 
     def _refused(self, reception: Reception, comment: str) -> Receipt:
         """Nothing was kept; the sender keeps it."""
@@ -225,6 +263,10 @@ class Receiver:
         return Receipt(status=OUT_OF_RESOURCES, comment=comment[:64], reason=comment)
 
 
+def _is_own(tx: Transaction, instance: Instance) -> bool:
+    return tx.is_own_report(instance.sop_instance_uid)
+
+
 def person(header: Elements, default_issuer: str) -> Patient:
     """Who the header says it is of; what is not in the standard's form counts as not said."""
     birth_date = re.sub(r"[-./]", "", text(header, "PatientBirthDate"))
@@ -232,7 +274,7 @@ def person(header: Elements, default_issuer: str) -> Patient:
     return Patient(
         issuer=text(header, "IssuerOfPatientID") or default_issuer,
         patient_id=text(header, "PatientID"),
-        name=text(header, "PatientName"),
+        name=text(header, "PatientName")[:NAME_LENGTH],
         # Zeros fill a date that nobody knows; any other eight digits are a statement, odd or not.
         birth_date=birth_date if re.fullmatch(r"(?!0{8})[0-9]{8}", birth_date) else "",
         sex=sex if sex in {"M", "F", "O"} else "",
@@ -246,6 +288,10 @@ def _complete(verdict: Classification, instance: Instance) -> Classification:
     reason = ""
     if not instance.patient.patient_id:
         reason = "patient_id_blank: without a patient ID nothing is paired; correct and send again"
+    elif UNDECODED in instance.patient.patient_id + instance.patient.issuer:
+        reason = "patient_id_unreadable: ID or issuer has bytes outside its character set; two such IDs may look alike"
+    elif max(len(instance.patient.patient_id), len(instance.patient.issuer)) > ID_LENGTH:
+        reason = f"patient_id_too_long: ID or issuer has more than {ID_LENGTH} characters (PS3.5 6.2, LO)"
     elif instance.acquired is None:
         reason = "date_missing: no usable acquisition, series, study or content date"
     elif not instance.study_instance_uid or not instance.series_instance_uid:

@@ -26,7 +26,7 @@ from inference.predictor import Predictor
 from inference.radiograph import RadiographUnusable
 from pacs_node import CODE_VERSION
 from pacs_node.flow.digest import run_digest
-from pacs_node.flow.pair import PairingRules, lock_of, refuse_ecg, refuse_radiograph
+from pacs_node.flow.pair import PairingRules, estimate_again, lock_of, refuse_ecg, refuse_radiograph
 from pacs_node.flow.part10 import read_header
 from pacs_node.report.inputs import Device, ReportInputs
 from pacs_node.report.overlay import render_overlay
@@ -100,7 +100,14 @@ class Stages:
         )
 
     def report(self, match: Match, owner: str) -> None:
-        """Write the Structured Report and the overlay, store them and what is to be sent where."""
+        """Write the Structured Report and the overlay, store them and what is to be sent where.
+
+        An estimate that another model made goes back to be made again: a report never mixes two models.
+        """
+        if Prediction.from_json(match.prediction_json).model.digest != self._predictor.identity.digest:
+            with self._store.transaction(lock=lock_of(match.patient)) as tx:
+                estimate_again(tx, match, owner, self._clock())
+            return
         inputs = self._report_inputs(match)
         # Drawing is mostly C code that lets other threads run; writing the report is Python.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="overlay") as beside:

@@ -1,4 +1,4 @@
-"""What is done because time passed: windows close, leases end, old inputs and orphaned objects are removed."""
+"""What is done because time passed: windows close, leases end, old inputs and orphaned objects go."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from pacs_node.settings import Settings
+from storage.errors import StoreMismatch, SweepRefused
 from storage.objects import ObjectStore
 from storage.store import Store
 
@@ -50,15 +51,29 @@ class Upkeep:
         now = self._clock()
         old = self._store.unpaired_inputs(now - timedelta(days=days), PURGE_AT_ONCE)
         for stored in old:
-            self._store.mark_purged(stored.instance_id, now)
+            named = self._store.mark_purged(stored.instance_id, now)
+            self._store.set_aside(self._objects, named, ORPHAN_AGE.total_seconds())
         if old:
             log.info("inputs_purged", instances=len(old))
         return len(old)
 
     def sweep_objects(self) -> int:
-        """Remove objects and temporary files that no row names."""
-        removed = self._objects.sweep_temporary(ORPHAN_AGE.total_seconds())
-        removed += self._store.sweep_orphans(self._objects, ORPHAN_AGE.total_seconds())
-        if removed:
-            log.info("objects_swept", objects=removed)
-        return removed
+        """Set aside objects that no row needs, remove those set aside long ago; how many left the folder's tree."""
+        self._objects.sweep_temporary(ORPHAN_AGE.total_seconds())
+        moved = self._forget_former_features()
+        try:
+            moved += self._store.sweep_orphans(self._objects, ORPHAN_AGE.total_seconds())
+        except (SweepRefused, StoreMismatch) as error:
+            log.error("sweep_refused", reason=str(error), hint=error.hint)
+        days = self._settings.storage.keep_orphaned_days
+        removed = self._objects.remove_set_aside(timedelta(days=days).total_seconds()) if days else 0
+        if moved or removed:
+            log.info("objects_swept", set_aside=moved, removed=removed)
+        return moved
+
+    def _forget_former_features(self) -> int:
+        """Chest features and pictures of models that were replaced."""
+        moved = 0
+        while pictures := self._store.remove_former_features(PURGE_AT_ONCE):
+            moved += self._store.set_aside(self._objects, pictures, ORPHAN_AGE.total_seconds())
+        return moved

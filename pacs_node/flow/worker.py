@@ -7,6 +7,7 @@ lease that ends, and another one resumes.
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import threading
 import time
@@ -20,6 +21,7 @@ from pacs_node.flow.pace import Pace
 from pacs_node.flow.stages import Stages
 from pacs_node.report.errors import ReportError
 from pacs_node.settings import Settings
+from storage.errors import StorageBusy, StorageFull, StorageUnavailable
 from storage.records import Match, MatchState
 from storage.store import Store
 
@@ -28,9 +30,13 @@ log = structlog.get_logger()
 IN_TURN = (MatchState.PAIRED, MatchState.PREDICTED)
 
 
+STORAGE_PAUSE_SECONDS = 5.0
+"""A full disk or an unreachable database is not asked again at once."""
+
+
 def owner_name() -> str:
     """A lease owner that no other worker has."""
-    return f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 class Worker:
@@ -55,8 +61,12 @@ class Worker:
         """Work until `stop` is set; the match in hand is finished first."""
         pace = Pace(self._store, self._settings.poll_seconds)
         while not stop.is_set():
-            if not self.work_one():
-                pace.wait(stop)
+            try:
+                if not self.work_one():
+                    pace.wait(stop)
+            except (StorageFull, StorageBusy, StorageUnavailable) as error:
+                log.error("storage_failed", error=type(error).__name__)
+                stop.wait(STORAGE_PAUSE_SECONDS)
 
     def work_one(self) -> bool:
         """Claim and work one match; False if none is due."""
@@ -79,6 +89,11 @@ class Worker:
             return True
         try:
             self._stages.run(match, self._owner)
+        except (StorageFull, StorageBusy, StorageUnavailable) as error:
+            # Not the match's fault: the try does not count, and nothing else would go better now.
+            log.error("storage_failed", match_id=match.match_id, stage=match.state.value, error=type(error).__name__)
+            time.sleep(STORAGE_PAUSE_SECONDS)
+            self._store.release(match.match_id, self._owner)
         except ReportError as error:
             self._store.hold_match(match.match_id, self._owner, f"report_refused: {error}", self._clock())
             log.warning("match_held", match_id=match.match_id, stage=match.state.value, error=type(error).__name__)

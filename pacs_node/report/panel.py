@@ -112,6 +112,7 @@ def _draw_facts(draw: ImageDraw.ImageDraw, inputs: ReportInputs, top: int) -> in
         ("Radiograph", _when(inputs.radiograph_local, inputs.radiograph_date_only)),
         ("ECG", _when(inputs.ecg_local, inputs.ecg_date_only)),
         ("Gap", _gap(inputs)),
+        *([("Revision", f"{inputs.revision}, replaces an earlier report")] if inputs.predecessor else []),
         ("Model", f"{model.name} {model.version}"),
         ("", f"{model.kind}, sha256 {model.digest[:12]}"),
     ]

@@ -223,10 +223,13 @@ def _estimate(inputs: ReportInputs) -> Measurement:
 def _normality(inputs: ReportInputs) -> QualitativeEvaluation:
     """How the estimate lies to the limit of normal: stated only where the whole interval lies on one side.
 
-    The interval is tens of mmHg wide; calling a point estimate within it normal would reassure falsely.
+    The interval is tens of mmHg wide; calling a point estimate within it normal would reassure falsely. And it holds
+    for inputs like those it was made for: with an input that does not meet the standard nothing is stated.
     """
     verdict = codes.NORMALITY_UNDETERMINED
-    if inputs.prediction.interval_low_mmhg > UPPER_LIMIT_OF_NORMAL_MMHG:
+    if not all(quality.meets_standard for quality in input_qualities(inputs)):
+        pass
+    elif inputs.prediction.interval_low_mmhg > UPPER_LIMIT_OF_NORMAL_MMHG:
         verdict = codes.ABNORMALLY_HIGH
     elif inputs.prediction.interval_high_mmhg <= UPPER_LIMIT_OF_NORMAL_MMHG:
         verdict = codes.NORMAL

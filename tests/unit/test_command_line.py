@@ -268,7 +268,7 @@ class TestExitStatus:
         (folder / "bad.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 300)
         answer = terminal.run("import", str(folder), "--queue-only", "--json")
         assert answer.status == 3
-        assert [entry["file"] for entry in answer.json["not_stored"]] == [str(folder / "bad.dcm")]
+        assert [entry["file"] for entry in answer.json["faulty"]] == [str(folder / "bad.dcm")]
         assert answer.json["notice"] == "research use only"
 
 

@@ -1,10 +1,11 @@
-"""The first tables: instances, chest features, matches, reports, deliveries.
+"""The first tables: installation, instances, chest features, matches, reports, deliveries, silent destinations.
 
 The types are frozen here, so nothing is imported from `storage.schema`, which goes on to change.
 """
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,7 +26,15 @@ def where(condition: str) -> dict[str, Any]:
 
 
 def upgrade() -> None:
-    """Make them all."""
+    """Make them all, and give this database an identity of its own."""
+    installation = op.create_table(
+        "installation",
+        sa.Column("installation_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("store_id", sa.String(32), nullable=False),
+        sa.CheckConstraint("installation_id = 1", name=op.f("ck_installation_one_row")),
+        sa.PrimaryKeyConstraint("installation_id", name=op.f("pk_installation")),
+    )
+    op.bulk_insert(installation, [{"installation_id": 1, "store_id": uuid.uuid4().hex}])
     op.create_table(
         "instances",
         sa.Column("instance_id", ROW_ID, nullable=False),
@@ -144,6 +153,7 @@ def upgrade() -> None:
         sa.Column("delivery_id", ROW_ID, nullable=False),
         sa.Column("report_id", ROW_ID, nullable=False),
         sa.Column("match_id", ROW_ID, nullable=False),
+        sa.Column("radiograph_id", ROW_ID, nullable=False),
         sa.Column("destination", sa.Text(), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
@@ -151,12 +161,14 @@ def upgrade() -> None:
         sa.Column("lease_owner", sa.Text(), nullable=True),
         sa.Column("lease_until", INSTANT, nullable=True),
         sa.Column("first_tried_at", INSTANT, nullable=True),
+        sa.Column("trying_since", INSTANT, nullable=True),
         sa.Column("last_status", sa.Integer(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=False),
         sa.Column("delivered_at", INSTANT, nullable=True),
         sa.Column("committed_at", INSTANT, nullable=True),
         sa.CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name=op.f("ck_deliveries_lease_is_whole")),
         sa.ForeignKeyConstraint(["match_id"], ["matches.match_id"], name=op.f("fk_deliveries_match_id")),
+        sa.ForeignKeyConstraint(["radiograph_id"], ["instances.instance_id"], name=op.f("fk_deliveries_radiograph_id")),
         sa.ForeignKeyConstraint(["report_id"], ["reports.report_id"], name=op.f("fk_deliveries_report_id")),
         sa.PrimaryKeyConstraint("delivery_id", name=op.f("pk_deliveries")),
         sa.UniqueConstraint("report_id", "destination", name=op.f("uq_deliveries_report_id_destination")),
@@ -170,3 +182,13 @@ def upgrade() -> None:
         **where("lease_until IS NOT NULL"),
     )
     op.create_index(op.f("ix_deliveries_match_id"), "deliveries", ["match_id"], unique=False)
+    op.create_index(
+        "ix_deliveries_order", "deliveries", ["radiograph_id", "destination", "state", "delivery_id"], unique=False
+    )
+    op.create_table(
+        "silent_destinations",
+        sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("silent_since", INSTANT, nullable=False),
+        sa.Column("silent_until", INSTANT, nullable=False),
+        sa.PrimaryKeyConstraint("destination", name=op.f("pk_silent_destinations")),
+    )

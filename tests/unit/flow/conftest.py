@@ -15,6 +15,7 @@ from pacs_node.flow.pair import PairingRules
 from pacs_node.flow.receive import Receiver
 from pacs_node.settings import Settings
 from storage.database import upgrade
+from storage.identity import bind
 from storage.objects import ObjectStore
 from storage.store import Store
 
@@ -73,7 +74,9 @@ def make_node(tmp_path: Path, empty_rows: Path) -> Iterator[Callable[..., Node]]
         storage = {"database": f"sqlite:///{rows}", "objects": str(folder / "objects")}
         settings = Settings.model_validate({"storage": storage, **sections})
         stores.append(Store.open(settings.storage.database))
-        return Node(settings=settings, store=stores[-1], objects=ObjectStore(settings.storage.objects), clock=Clock())
+        objects = ObjectStore(settings.storage.objects)
+        bind(stores[-1], objects)
+        return Node(settings=settings, store=stores[-1], objects=objects, clock=Clock())
 
     yield make
     for store in stores:

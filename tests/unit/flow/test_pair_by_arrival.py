@@ -123,6 +123,13 @@ class Arrival:
         assert receipt.status == SUCCESS
 
 
+def differ(one: Arrival, other: Arrival) -> bool:
+    """Whether both state a birth date or a sex, and another one."""
+    return bool(one.birth_date and other.birth_date and one.birth_date != other.birth_date) or bool(
+        one.sex and other.sex and one.sex != other.sex
+    )
+
+
 def oracle(arrivals: list[Arrival]) -> dict[str, tuple[str | None, MatchState]]:
     """The final pairs by the rule's words, knowing everything at once."""
     pairs: dict[str, tuple[str | None, MatchState]] = {}
@@ -136,16 +143,16 @@ def oracle(arrivals: list[Arrival]) -> dict[str, tuple[str | None, MatchState]]:
             and (ecg.issuer, ecg.patient_id) == (film.issuer, film.patient_id)
             and abs(ecg.hours - film.hours) <= 7 * 24
         )
-        agreeing = [
-            row
-            for row in ranked
-            if (not row[3].birth_date or not film.birth_date or row[3].birth_date == film.birth_date)
-            and (not row[3].sex or not film.sex or row[3].sex == film.sex)
-        ]
-        if agreeing:
-            pairs[film.uid] = (agreeing[0][2], MatchState.PAIRED)
-        elif ranked:
-            pairs[film.uid] = (ranked[0][2], MatchState.HELD)
+        agreeing = [row for row in ranked if not differ(row[3], film)]
+        others = [row for row in ranked if differ(row[3], film)]
+        sure = [row for row in agreeing if all(differ(row[3], other[3]) for other in others)]
+        if any(differ(one[3], other[3]) for one in agreeing for other in agreeing):
+            first = next(one for one in agreeing if any(differ(one[3], other[3]) for other in agreeing))
+            pairs[film.uid] = (first[2], MatchState.HELD)
+        elif sure:
+            pairs[film.uid] = (sure[0][2], MatchState.PAIRED)
+        elif others:
+            pairs[film.uid] = (others[0][2], MatchState.HELD)
         else:
             pairs[film.uid] = (None, MatchState.WAITING)
     return pairs

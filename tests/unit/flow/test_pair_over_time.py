@@ -93,6 +93,7 @@ class TestANearerEcg:
         send_film(node, "1.1")
         send_ecg(node, "1.2", NOON + timedelta(days=3))
         old = report(node)
+        assert node.store.claim_delivery("pacs", OWNER, 60, node.clock()) is not None
         send_ecg(node, "1.3", NOON + timedelta(days=1))
         new = the_match(node)
         assert (new.state, new.ecg_uid, new.revision, new.supersedes) == (MatchState.PAIRED, "1.3", 2, old.match_id)

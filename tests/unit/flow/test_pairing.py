@@ -111,14 +111,17 @@ def ecg_lists(draw: st.DrawFn) -> list[Candidate]:
 def oracle(film: Candidate, ecgs: Sequence[Candidate]) -> str | None:
     """The answer by comparing every ECG with every other, in the words of the rule."""
 
-    def usable(ecg: Candidate) -> bool:
+    def differ(one: Patient, other: Patient) -> bool:
+        return bool(one.birth_date and other.birth_date and one.birth_date != other.birth_date) or bool(
+            one.sex and other.sex and one.sex != other.sex
+        )
+
+    def in_reach(ecg: Candidate) -> bool:
         mine, theirs = film.patient, ecg.patient
         return (
             mine.patient_id != ""
             and mine.patient_id == theirs.patient_id
             and mine.issuer == theirs.issuer
-            and not (mine.birth_date and theirs.birth_date and mine.birth_date != theirs.birth_date)
-            and not (mine.sex and theirs.sex and mine.sex != theirs.sex)
             and abs((ecg.acquired_at - film.acquired_at).total_seconds()) <= 7 * 24 * 3600
         )
 
@@ -130,7 +133,12 @@ def oracle(film: Candidate, ecgs: Sequence[Candidate]) -> str | None:
             return one.acquired_at < other.acquired_at
         return one.sop_instance_uid < other.sop_instance_uid
 
-    pool = [ecg for ecg in ecgs if usable(ecg)]
+    reach = [ecg for ecg in ecgs if in_reach(ecg)]
+    agreeing = [ecg for ecg in reach if not differ(film.patient, ecg.patient)]
+    others = [ecg for ecg in reach if differ(film.patient, ecg.patient)]
+    if any(differ(one.patient, other.patient) for one, other in itertools.combinations(agreeing, 2)):
+        return None  # the film may be of either
+    pool = [ecg for ecg in agreeing if not any(not differ(ecg.patient, other.patient) for other in others)]
     best = [one for one in pool if all(one is other or beats(one, other) for other in pool)]
     return best[0].sop_instance_uid if best else None
 
@@ -159,3 +167,19 @@ def test_no_choice_crosses_issuer_id_birth_date_or_sex(who: Patient, ecgs: list[
     elif isinstance(choice, Contradicted):
         assert choice.fields
         assert same_key(who, choice.ecg.patient)
+
+
+def test_an_ecg_that_states_nothing_does_not_lift_a_contradiction() -> None:
+    film = candidate("film", 0, patient(sex="F", birth_date="19500102"))
+    somebody_else = candidate("1.1", 1, patient(sex="M", birth_date="19800102"))
+    anybody = candidate("1.2", 100, patient(sex="", birth_date=""))
+    surely_hers = candidate("1.3", 120, patient(sex="F", birth_date=""))
+    assert isinstance(choose(film, [somebody_else, anybody], WINDOW), Contradicted)
+    assert chosen_uid(somebody_else, anybody, surely_hers, film=film) == "1.3"
+
+
+def test_a_radiograph_that_states_nothing_is_not_given_to_one_of_two_people() -> None:
+    film = candidate("film", 0, patient(sex="", birth_date=""))
+    one, other = candidate("1.1", 0, patient(sex="M")), candidate("1.2", 100, patient(sex="F"))
+    assert isinstance(choose(film, [one, other], WINDOW), Contradicted)
+    assert chosen_uid(one, film=film) == "1.1"

@@ -57,7 +57,7 @@ def the_instance(node: Node) -> Instance:
 
 
 def object_files(node: Node) -> list[Path]:
-    return [path for path in node.objects.root.rglob("*") if path.is_file() and path.name != "lock"]
+    return [path for path in node.objects.root.rglob("*") if path.is_file() and path.name not in {"lock", "STORE_ID"}]
 
 
 class TestTheSameInstance:

@@ -224,7 +224,7 @@ class PairingBehaviour:
 
     def test_the_predecessor_is_the_nearest_ancestor_with_a_report(self, store: Store) -> None:
         first = add_match(store)
-        report(store, first)
+        report(store, first, {})  # nobody is sent it, so anybody may have it
         second = supersede(store, first)  # superseded before it had a report
         third = supersede(store, second)
         found = store.predecessor_report(third, ReportKind.SR)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
 from storage.errors import RowMissing, StorageConflict
-from storage.records import DeliveryState, MatchState, ReportKind
+from storage.records import Delivery, DeliveryState, MatchState, ReportKind
+from storage.schema import deliveries
 from storage.store import Store
 from tests.unit.storage.storage_examples import (
     BOTH,
@@ -24,6 +27,13 @@ from tests.unit.storage.storage_examples import (
 )
 
 PAIRED = [MatchState.PAIRED]
+
+
+def silence(store: Store, sent: Delivery, now: datetime, until: datetime) -> int:
+    """No association came about for a claimed delivery; give up after 14 days."""
+    return store.destination_silent(
+        sent, "w", "connection refused", until=until, give_up_before=now - timedelta(days=14), now=now
+    )
 
 
 class QueueBehaviour:
@@ -193,10 +203,39 @@ class QueueBehaviour:
 class DeliveryBehaviour:
     def test_the_sr_goes_before_the_overlay(self, store: Store) -> None:
         report(store, add_match(store))
-        claimed = [store.claim_delivery("pacs", "w", 60, NOW) for _ in range(3)]
-        assert [sent and sent.kind for sent in claimed] == [ReportKind.SR, ReportKind.OVERLAY, None]
-        assert claimed[0] is not None
-        assert (claimed[0].attempts, claimed[0].first_tried_at) == (1, NOW)
+        sr = store.claim_delivery("pacs", "w", 60, NOW)
+        assert sr is not None
+        assert (sr.kind, sr.attempts, sr.first_tried_at, sr.trying_since) == (ReportKind.SR, 1, NOW, NOW)
+        assert store.claim_delivery("pacs", "x", 60, NOW) is None
+        store.retry_delivery(sr.delivery_id, "w", 0xA700, "full", NOW + seconds(9))
+        assert store.claim_delivery("pacs", "x", 60, NOW) is None
+        assert store.claim_delivery("pacs", "w", 60, NOW + seconds(9)) is not None
+        store.delivered(sr.delivery_id, "w", 0, NOW)
+        overlay = store.claim_delivery("pacs", "x", 60, NOW)
+        assert overlay is not None
+        assert overlay.kind == ReportKind.OVERLAY
+
+    def test_a_revision_waits_for_what_it_replaces_and_for_nothing_else(self, store: Store) -> None:
+        first = add_match(store)
+        report(store, first)
+        sent = store.claim_delivery("pacs", "w", 60, NOW)
+        assert sent is not None
+        store.retry_delivery(sent.delivery_id, "w", 0xA700, "full", NOW + seconds(1000))
+        second = supersede(store, first)
+        report(store, second)
+        report(store, add_match(store, 2))
+        other = store.claim_delivery("pacs", "w", 60, NOW)
+        assert other is not None
+        assert other.match_id not in {first, second}
+        order = [(other.match_id, other.kind)]
+        store.delivered(other.delivery_id, "w", 0, NOW)
+        while sent := store.claim_delivery("pacs", "w", 60, NOW + seconds(1000)):
+            order.append((sent.match_id, sent.kind))
+            store.delivered(sent.delivery_id, "w", 0, NOW)
+        assert [kind for match_id, kind in order if match_id == other.match_id] == list(ReportKind)
+        assert [entry for entry in order if entry[0] != other.match_id] == [
+            (match_id, kind) for match_id in (first, second) for kind in ReportKind
+        ]
 
     def test_destinations_do_not_wait_for_each_other(self, store: Store) -> None:
         report(store, add_match(store), {ReportKind.SR: ["down", "up"]})
@@ -205,6 +244,55 @@ class DeliveryBehaviour:
         store.retry_delivery(down.delivery_id, "w", None, "no answer", NOW + seconds(3600))
         assert store.claim_delivery("up", "w", 60, NOW) is not None
         assert store.claim_delivery("down", "w", 60, NOW) is None
+
+    def test_the_predecessor_named_is_the_nearest_that_may_have_reached_anyone(self, store: Store) -> None:
+        """One destination got the first report, another is down; the second report never left."""
+        first = add_match(store)
+        report(store, first, {ReportKind.SR: ["up", "down"]})
+        sent = store.claim_delivery("up", "w", 60, NOW)
+        assert sent is not None
+        store.delivered(sent.delivery_id, "w", 0, NOW)
+        second = supersede(store, first)
+        named = store.predecessor_report(second, ReportKind.SR)
+        assert named is not None
+        assert named.match_id == first
+        report(store, second, {ReportKind.SR: ["up", "down"], ReportKind.OVERLAY: ["up"]})
+        third = supersede(store, second)
+        named = store.predecessor_report(third, ReportKind.SR)
+        assert named is not None
+        assert named.match_id == first
+        states = {(made.match_id, made.destination): made.state for made in store.deliveries()}
+        # What is named still goes to the destination that lacks it; what never left is not sent at all.
+        assert states == {
+            (first, "up"): DeliveryState.DELIVERED,
+            (first, "down"): DeliveryState.PENDING,
+            (second, "up"): DeliveryState.CANCELLED,
+            (second, "down"): DeliveryState.CANCELLED,
+        }
+        assert store.predecessor_report(third, ReportKind.SR) == named
+
+    def test_a_report_that_never_left_is_replaced_without_a_trace(self, store: Store) -> None:
+        first = add_match(store)
+        report(store, first)
+        sent = store.claim_delivery("pacs", "w", 60, NOW)
+        assert sent is not None
+        silence(store, sent, NOW, NOW)
+        second = supersede(store, first)
+        assert store.predecessor_report(second, ReportKind.SR) is None
+        assert {made.state for made in store.deliveries()} == {DeliveryState.CANCELLED}
+        assert store.match(first).state == MatchState.SUPERSEDED
+        report(store, second)
+        sent = store.claim_delivery("pacs", "w", 60, NOW)
+        assert sent is not None
+        assert sent.match_id == second
+
+    def test_a_report_that_is_being_sent_counts_as_sent(self, store: Store) -> None:
+        first = add_match(store)
+        report(store, first)
+        assert store.claim_delivery("pacs", "w", 60, NOW) is not None
+        named = store.predecessor_report(supersede(store, first), ReportKind.SR)
+        assert named is not None
+        assert {made.state for made in store.deliveries()} == {DeliveryState.PENDING}
 
     def test_a_match_is_delivered_with_its_last_delivery(self, store: Store) -> None:
         match_id = add_match(store)
@@ -220,26 +308,30 @@ class DeliveryBehaviour:
     def test_a_match_with_a_failed_delivery_is_not_delivered_until_it_is_driven_again(self, store: Store) -> None:
         match_id = add_match(store)
         report(store, match_id)
-        refused, fine = (store.claim_delivery("pacs", "w", 60, NOW) for _ in range(2))
+        refused = store.claim_delivery("pacs", "w", 60, NOW)
         assert refused is not None
-        assert fine is not None
         assert store.fail_delivery(refused.delivery_id, "w", 0xA900, "refused: data set does not match")
+        fine = store.claim_delivery("pacs", "w", 60, NOW)
+        assert fine is not None
         assert store.delivered(fine.delivery_id, "w", 0, NOW)
         assert store.match(match_id).state == MatchState.REPORTED
         assert store.redrive(NOW, match_id=match_id + 1) == 0
         assert store.redrive(NOW, destination="elsewhere") == 0
         assert store.redrive(NOW, match_id=match_id, destination="pacs") == 1
-        again = store.claim_delivery("pacs", "w", 60, NOW)
+        later = NOW + timedelta(days=30)
+        again = store.claim_delivery("pacs", "w", 60, later)
         assert again is not None
         assert (again.attempts, again.last_status) == (1, 0xA900)
+        # Its time is counted anew, and it is not forgotten that it was tried.
+        assert (again.first_tried_at, again.trying_since) == (NOW, later)
         assert store.delivered(again.delivery_id, "w", 0, NOW)
         assert store.match(match_id).state == MatchState.DELIVERED
 
     def test_the_last_two_deliveries_at_once_still_finish_the_match(self, store: Store) -> None:
         for number in range(1, 9):
             match_id = add_match(store, number)
-            report(store, match_id)
-            held = [store.claim_delivery("pacs", f"w{n}", 60, NOW) for n in range(2)]
+            report(store, match_id, {ReportKind.SR: ["here", "there"]})
+            held = [store.claim_delivery(name, f"w{n}", 60, NOW) for n, name in enumerate(("here", "there"))]
             start = threading.Barrier(2)
 
             def settle(n: int, held: list = held, start: threading.Barrier = start) -> bool:  # type: ignore[type-arg]
@@ -265,45 +357,108 @@ class DeliveryBehaviour:
         sent = store.claim_delivery("pacs", "slow", 60, NOW)
         assert sent is not None
         again = store.claim_delivery("pacs", "quick", 60, NOW + seconds(60))
-        # The overlay, due as long as the SR and never tried, has no precedence.
         assert again is not None
         assert again.delivery_id == sent.delivery_id
         assert not store.delivered(sent.delivery_id, "slow", 0, NOW)
         assert not store.retry_delivery(sent.delivery_id, "slow", 0, "", NOW)
         assert not store.fail_delivery(sent.delivery_id, "slow", 0, "")
-        assert not store.release_delivery(sent.delivery_id, "slow")
         assert not store.extend_delivery_lease(sent.delivery_id, "slow", 60, NOW)
         assert store.extend_delivery_lease(sent.delivery_id, "quick", 60, NOW)
-        assert store.release_delivery(sent.delivery_id, "quick")
-        assert store.deliveries()[0].attempts == 1
+        assert store.deliveries()[0].attempts == 2
         with pytest.raises(RowMissing):
             store.delivered(999, "quick", 0, NOW)
 
-    def test_a_delivery_that_nobody_answered_does_not_count_as_tried(self, store: Store) -> None:
+    def test_a_silent_destination_is_left_alone_and_keeps_its_order(self, store: Store) -> None:
+        for number in range(1, 4):
+            report(store, add_match(store, number), {ReportKind.SR: ["pacs"]})
+        made = [sent.delivery_id for sent in store.deliveries()]
+        until = NOW + seconds(30)
+        for start in (NOW, until):
+            sent = store.claim_delivery("pacs", "w", 60, start)
+            assert sent is not None
+            assert silence(store, sent, start, start + seconds(30)) == 0
+            assert store.claim_delivery("pacs", "w", 60, start + seconds(29)) is None
+        waiting = store.deliveries()[0]
+        # Nothing can have reached anyone, so it counts as never tried.
+        assert (waiting.attempts, waiting.first_tried_at, waiting.last_error) == (0, None, "connection refused")
+        report(store, add_match(store, 4), {ReportKind.SR: ["pacs"]})
+        assert store.claim_delivery("pacs", "w", 60, until) is None
+        assert store.destination_answered("pacs") == NOW
+        assert store.destination_answered("pacs") is None
+        order = [store.claim_delivery("pacs", "w", 60, until) for _ in range(4)]
+        assert [sent and sent.delivery_id for sent in order][:3] == made
+
+    def test_a_delivery_that_was_tried_before_the_silence_stays_tried(self, store: Store) -> None:
+        """A worker killed while it sent may have sent all of it."""
         report(store, add_match(store), {ReportKind.SR: ["pacs"]})
+        store.claim_delivery("pacs", "killed", 60, NOW)
+        sent = store.claim_delivery("pacs", "w", 60, NOW + seconds(60))
+        assert sent is not None
+        silence(store, sent, NOW, NOW)
+        assert (store.deliveries()[0].attempts, store.deliveries()[0].first_tried_at) == (1, NOW)
+
+    def test_what_was_due_all_through_a_long_silence_is_given_up_and_can_be_driven_again(self, store: Store) -> None:
+        report(store, add_match(store), {ReportKind.SR: ["pacs", "up"]})
         sent = store.claim_delivery("pacs", "w", 60, NOW)
         assert sent is not None
-        assert store.postpone_delivery(sent.delivery_id, "w", "connection refused", NOW + seconds(30))
-        assert store.claim_delivery("pacs", "w", 60, NOW + seconds(29)) is None
-        again = store.claim_delivery("pacs", "w", 60, NOW + seconds(30))
+        silence(store, sent, NOW, NOW)
+        later = NOW + timedelta(days=15)
+        with_new = add_match(store, 2)
+        report(store, with_new, {ReportKind.SR: ["pacs"]})
+        store.hasten("pacs", later)
+        with store.writing() as connection:  # made late in the silence
+            connection.execute(update(deliveries).where(deliveries.c.match_id == with_new).values(due_at=later))
+        sent = store.claim_delivery("pacs", "w", 60, later)
+        assert sent is not None
+        assert silence(store, sent, later, later) == 1
+        states = [(made.destination, made.state) for made in store.deliveries()]
+        assert states == [
+            ("pacs", DeliveryState.FAILED),
+            ("up", DeliveryState.PENDING),
+            ("pacs", DeliveryState.PENDING),
+        ]
+        assert store.redrive(later) == 1
+        again = store.claim_delivery("pacs", "w", 60, later)
         assert again is not None
-        assert (again.attempts, again.last_status, again.last_error) == (1, None, "connection refused")
-        assert again.first_tried_at == NOW
-        assert not store.postpone_delivery(sent.delivery_id, "x", "", NOW)
+        assert silence(store, again, later, later) == 0
 
-    def test_a_destination_that_answers_again_gets_everything_in_the_order_it_was_made(self, store: Store) -> None:
+    def test_hastening_makes_all_that_waits_due_even_where_silence_reigns(self, store: Store) -> None:
         for number in range(1, 4):
-            report(store, add_match(store, number))
-        waits = [500, 100, 400, 200, 600, 300]
-        for wait in waits:
+            report(store, add_match(store, number), {ReportKind.SR: ["pacs"]})
+        for wait in (500, 100):
             sent = store.claim_delivery("pacs", "w", 60, NOW)
             assert sent is not None
             store.retry_delivery(sent.delivery_id, "w", None, "no answer", NOW + seconds(wait))
+        sent = store.claim_delivery("pacs", "w", 60, NOW)
+        assert sent is not None
+        silence(store, sent, NOW, NOW + seconds(500))
         assert store.claim_delivery("pacs", "w", 60, NOW) is None
         assert store.hasten("elsewhere", NOW) == 0
-        assert store.hasten("pacs", NOW) == 6
-        order = [store.claim_delivery("pacs", "w", 60, NOW) for _ in waits]
+        assert store.hasten("pacs", NOW) == 2
+        order = [store.claim_delivery("pacs", "w", 60, NOW) for _ in range(3)]
         assert [sent and sent.delivery_id for sent in order] == sorted(sent.delivery_id for sent in store.deliveries())
+
+    def test_deliveries_to_a_destination_that_is_gone_can_be_cancelled(self, store: Store) -> None:
+        match_id = add_match(store)
+        report(store, match_id, {ReportKind.SR: ["old", "pacs"], ReportKind.OVERLAY: ["old"]})
+        kept = store.claim_delivery("pacs", "w", 60, NOW)
+        assert kept is not None
+        store.delivered(kept.delivery_id, "w", 0, NOW)
+        refused = store.claim_delivery("old", "w", 60, NOW)
+        assert refused is not None
+        store.fail_delivery(refused.delivery_id, "w", 0xC000, "refused")
+        assert store.match(match_id).state == MatchState.REPORTED
+        assert store.cancel_deliveries("old", NOW) == 2
+        assert store.cancel_deliveries("old", NOW) == 0
+        assert store.match(match_id).state == MatchState.DELIVERED
+        assert store.claim_delivery("old", "w", 60, NOW) is None
+        assert store.add_deliveries(match_id, "old", [ReportKind.SR], NOW) == 1  # a person changed their mind
+
+    def test_a_match_of_which_everything_was_cancelled_is_not_called_delivered(self, store: Store) -> None:
+        match_id = add_match(store)
+        report(store, match_id)
+        assert store.cancel_deliveries("pacs", NOW) == 2
+        assert store.match(match_id).state == MatchState.REPORTED
 
     def test_a_delivered_report_can_be_sent_again_and_to_others(self, store: Store) -> None:
         match_id = add_match(store)

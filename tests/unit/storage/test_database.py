@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
+from storage import safekeeping
 from storage.database import MIGRATIONS, check_revision, open_engine, parse_url, upgrade
 from storage.errors import (
     BackupRefused,
@@ -27,13 +29,15 @@ from storage.errors import (
     StorageError,
     StorageFull,
     StorageUnavailable,
+    StoreMismatch,
 )
+from storage.identity import bind
 from storage.objects import ObjectStore
 from storage.records import MatchState
 from storage.safekeeping import ProblemKind, backup, verify
 from storage.schema import REVISION, metadata
 from storage.store import Store
-from tests.unit.storage.storage_examples import NOW, add, add_match, instance, report
+from tests.unit.storage.storage_examples import NOW, add, add_match, features, instance, report
 
 
 def test_the_migrations_make_what_the_schema_says(url: str, tmp_path: Path) -> None:
@@ -198,6 +202,8 @@ def test_verify_finds_what_is_missing_damaged_and_orphaned(store: Store, url: st
     for number, kept in enumerate((whole, short, changed)):
         add(store, _with_object(number, kept.sha256))
     assert verify(url, objects) == []
+    with pytest.raises(StoreMismatch):
+        verify(url, ObjectStore(objects.root / "elsewhere"))
     add(store, _with_object(3, "0" * 64))
     orphan = objects.put(b"orphan")
     objects.path(short.sha256).write_bytes(b"short")
@@ -217,6 +223,7 @@ def test_verify_finds_what_is_missing_damaged_and_orphaned(store: Store, url: st
 
 
 def test_verify_finds_a_match_whose_reports_are_gone(store: Store, url: str, objects: ObjectStore) -> None:
+    bind(store, objects)
     match_id = add_match(store)
     report(store, match_id)
     with store.writing() as connection:
@@ -226,7 +233,23 @@ def test_verify_finds_a_match_whose_reports_are_gone(store: Store, url: str, obj
     assert (ProblemKind.REPORTS_ABSENT, f"match {match_id}") in kinds
 
 
+def test_verify_reads_every_page_of_rows(
+    store: Store, url: str, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safekeeping, "ROWS_AT_ONCE", 2)
+    bind(store, objects)
+    for number in range(1, 4):
+        match_id = add_match(store, number)
+        for model in ("a" * 64, "b" * 64):
+            store.save_chest(features(store.match(match_id).radiograph_id, model), match_id, "w")
+        report(store, match_id)
+    subjects = [problem.subject for problem in verify(url, objects)]
+    found = Counter(subject.rstrip("0123456789 ") for subject in subjects)
+    assert found == {"instance": 6, "report": 6, "display of instance": 6}
+
+
 def test_verify_finds_damaged_pages(store: Store, url: str, objects: ObjectStore, tmp_path: Path) -> None:
+    bind(store, objects)
     for number in range(1, 60):
         add_match(store, number)
     store.close()

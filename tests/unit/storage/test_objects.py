@@ -117,13 +117,13 @@ def test_a_source_that_fails_leaves_nothing(objects: ObjectStore) -> None:
     assert list((objects.root / "tmp").iterdir()) == []
 
 
-def test_a_young_object_is_not_deleted_and_an_old_one_is(objects: ObjectStore) -> None:
+def test_a_young_object_is_not_set_aside_and_an_old_one_is(objects: ObjectStore) -> None:
     objects.put(HELLO)
-    assert not objects.delete(SHA256, unused_for_seconds=3600)
+    assert not objects.set_aside(SHA256, unused_for_seconds=3600)
     _age(objects.path(SHA256), 7200)
-    assert objects.delete(SHA256, unused_for_seconds=3600)
+    assert objects.set_aside(SHA256, unused_for_seconds=3600)
     assert not objects.exists(SHA256)
-    assert objects.delete(SHA256, unused_for_seconds=3600)
+    assert objects.set_aside(SHA256, unused_for_seconds=3600)
 
 
 def test_putting_again_makes_an_old_object_young(objects: ObjectStore) -> None:
@@ -131,15 +131,15 @@ def test_putting_again_makes_an_old_object_young(objects: ObjectStore) -> None:
     objects.put(HELLO)
     _age(objects.path(SHA256), 7200)
     objects.put(HELLO)
-    assert not objects.delete(SHA256, unused_for_seconds=3600)
+    assert not objects.set_aside(SHA256, unused_for_seconds=3600)
 
 
-def test_what_was_just_put_is_there_however_often_others_delete(objects: ObjectStore) -> None:
+def test_what_was_just_put_is_there_however_often_others_set_it_aside(objects: ObjectStore) -> None:
     stop = threading.Event()
 
     def sweep() -> None:
         while not stop.is_set():
-            objects.delete(SHA256, unused_for_seconds=0.05)
+            objects.set_aside(SHA256, unused_for_seconds=0.05)
 
     with ThreadPoolExecutor(2) as threads:
         sweeps = [threads.submit(sweep) for _ in range(2)]

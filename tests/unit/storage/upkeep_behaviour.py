@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
+from storage.errors import StoreMismatch, SweepRefused
+from storage.identity import bind
 from storage.objects import ObjectStore
 from storage.records import DeliveryState, Disposition, Kind, MatchState, ReportKind
 from storage.store import Store
+from storage.upkeep import MOST_ORPHANS
 from tests.unit.storage.storage_examples import (
     MODEL,
     NOW,
@@ -162,7 +167,8 @@ class UpkeepBehaviour:
         assert claimed is not None
         store.save_chest(features(claimed.radiograph_id), match_id, "w")
         store.close_windows(NOW, WEEK)
-        assert store.mark_purged(claimed.radiograph_id, NOW)
+        named = (store.instance(claimed.radiograph_id).instance.sha256, digest(f"display {claimed.radiograph_id}"))
+        assert store.mark_purged(claimed.radiograph_id, NOW) == named
         assert not store.mark_purged(claimed.radiograph_id, NOW)
         assert store.instance(claimed.radiograph_id).purged_at == NOW
         assert store.referenced_digests() == set()
@@ -188,7 +194,8 @@ class UpkeepBehaviour:
         assert store.referenced_digests([digest("1.2.1.1"), digest("nobody's")]) == {digest("1.2.1.1")}
         assert store.deliveries(states=[DeliveryState.PENDING]) == ()
 
-    def test_orphans_go_when_old_and_what_rows_name_stays(self, store: Store, objects: ObjectStore) -> None:
+    def test_orphans_are_set_aside_when_old_and_what_rows_name_stays(self, store: Store, objects: ObjectStore) -> None:
+        bind(store, objects)
         kept = objects.put(b"1.2.3")
         add(store, instance("1.2.3"))
         orphan = objects.put(b"left by a killed sender")
@@ -196,3 +203,49 @@ class UpkeepBehaviour:
         assert store.sweep_orphans(objects, unused_for_seconds=0) == 1
         assert objects.exists(kept.sha256)
         assert not objects.exists(orphan.sha256)
+        aside = objects.root / "orphaned" / orphan.sha256
+        assert aside.read_bytes() == b"left by a killed sender"
+        assert objects.count_set_aside() == 1
+        assert objects.remove_set_aside(older_than_seconds=3600) == 0
+        assert objects.remove_set_aside(older_than_seconds=0) == 1
+        assert not aside.exists()
+
+    def test_so_many_orphans_that_rows_must_be_missing_are_left_alone(self, store: Store, objects: ObjectStore) -> None:
+        """An older backup of the rows must not cost the objects that came after it."""
+        bind(store, objects)
+        for number in range(1, 6):
+            objects.put(f"1.{number}".encode())
+            add(store, instance(f"1.{number}"))
+        orphans = [objects.put(f"orphan {number}".encode()).sha256 for number in range(MOST_ORPHANS + 1)]
+        with pytest.raises(SweepRefused) as caught:
+            store.sweep_orphans(objects, unused_for_seconds=0)
+        assert (caught.value.orphans, caught.value.objects) == (101, 106)
+        assert all(map(objects.exists, orphans))
+        assert store.sweep_orphans(objects, unused_for_seconds=0, however_many=True) == 101
+
+    def test_a_folder_of_another_database_is_never_swept(self, store: Store, objects: ObjectStore) -> None:
+        with pytest.raises(StoreMismatch):
+            store.sweep_orphans(objects, unused_for_seconds=0)
+        objects.claim("another")
+        orphan = objects.put(b"another's")
+        with pytest.raises(StoreMismatch):
+            store.sweep_orphans(objects, unused_for_seconds=0)
+        assert objects.exists(orphan.sha256)
+
+    def test_features_of_a_former_model_go_once_the_new_ones_are_there(self, store: Store) -> None:
+        former, present = "a" * 64, "b" * 64
+        waiting = add_match(store, 1, state=MatchState.WAITING)
+        predicted = add_match(store, 2)
+        radiographs = [store.match(match_id).radiograph_id for match_id in (waiting, predicted)]
+        for match_id, radiograph_id in zip((waiting, predicted), radiographs, strict=True):
+            store.save_chest(features(radiograph_id, former), match_id, "w")
+        assert store.remove_former_features(10) == ()
+        for match_id, radiograph_id in zip((waiting, predicted), radiographs, strict=True):
+            store.save_chest(features(radiograph_id, present), match_id, "w")
+        assert store.remove_former_features(10) == (digest(f"display {radiographs[0]}"),)
+        assert store.chest_features(radiographs[0], former) is None
+        assert store.chest_features(radiographs[0], present) is not None
+        # An estimate under way may have begun with them.
+        assert store.chest_features(radiographs[1], former) is not None
+        report(store, predicted)
+        assert len(store.remove_former_features(10)) == 1
