@@ -298,7 +298,7 @@ _CLAIM = Claim(
         (deliveries.c.destination == bindparam("to_destination"))
         & (deliveries.c.state == DeliveryState.PENDING)
         & ~exists().where(
-            silent_destinations.c.destination == deliveries.c.destination, silent_destinations.c.silent_until > _NOW
+            silent_destinations.c.destination == bindparam("to_destination"), silent_destinations.c.silent_until > _NOW
         )
         & ~exists().where(
             _earlier.c.radiograph_id == deliveries.c.radiograph_id,

@@ -19,7 +19,7 @@ LOWEST_MMHG = 11.0
 HIGHEST_MMHG = 65.0
 REFERENCE_MMHG = 15.0  # where every sign is at its ordinary value
 CHEST_SCATTER_MMHG = 3.5  # how far the radiograph's pressure lies from the true one (standard deviation)
-ECG_SCATTER_MMHG = 6.0  # the ECG's, independent of the radiograph's: together they tell more than either alone
+ECG_SCATTER_MMHG = 7.0  # the ECG's, independent of the radiograph's: together they tell more than either alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,10 @@ def chest_signs(mpap_mmhg: float, rng: np.random.Generator) -> ChestSigns:
     """The radiograph's signs of `mpap_mmhg`, with the scatter of the radiograph as a witness."""
     excess = mpap_mmhg + float(rng.normal(0.0, CHEST_SCATTER_MMHG)) - REFERENCE_MMHG
     return ChestSigns(
-        cardiothoracic_ratio=float(np.clip(0.43 + 0.0027 * excess + rng.normal(0.0, 0.010), 0.38, 0.66)),
-        main_artery_mm=max(9.0, 12.0 + 0.26 * excess + float(rng.normal(0.0, 0.8))),
-        right_descending_artery_mm=max(9.0, 12.5 + 0.22 * excess + float(rng.normal(0.0, 0.8))),
-        right_border_share=float(np.clip(0.29 + 0.0023 * excess + rng.normal(0.0, 0.008), 0.24, 0.46)),
+        cardiothoracic_ratio=float(np.clip(0.43 + 0.0034 * excess + rng.normal(0.0, 0.010), 0.38, 0.68)),
+        main_artery_mm=max(9.0, 12.0 + 0.34 * excess + float(rng.normal(0.0, 0.8))),
+        right_descending_artery_mm=max(9.0, 12.5 + 0.28 * excess + float(rng.normal(0.0, 0.8))),
+        right_border_share=float(np.clip(0.29 + 0.0028 * excess + rng.normal(0.0, 0.008), 0.24, 0.48)),
         peripheral_vessels=float(np.clip(1.0 - 0.014 * excess, 0.25, 1.0)),
     )
 

@@ -76,7 +76,7 @@ def verify(package: str) -> None:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write.")
 @click.option("--patients", type=click.IntRange(80, 20_000), default=800, show_default=True, help="How many phantoms.")
 @click.option("--seed", type=click.IntRange(0, 9_999), default=7, show_default=True, help="Which phantoms.")
-@click.option("--epochs", type=click.IntRange(1, 1000), default=12, show_default=True, help="Passes over them.")
+@click.option("--epochs", type=click.IntRange(1, 1000), default=16, show_default=True, help="Passes over them.")
 def train_demo(out: Path, patients: int, seed: int, epochs: int) -> None:
     """Train the synthetic-demo package on phantom patients and write it to OUT.
 

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from pacs_node.flow.lease import kept_lease
 from pacs_node.flow.pace import Pace
 from pacs_node.flow.stages import Stages
 from pacs_node.report.errors import ReportError
@@ -88,7 +89,8 @@ class Worker:
             log.error("match_failed", match_id=match.match_id, stage=match.state.value, attempts=match.attempts)
             return True
         try:
-            self._stages.run(match, self._owner)
+            with kept_lease(self._store, match.match_id, self._owner, self._settings.lease_seconds, self._clock):
+                self._stages.run(match, self._owner)
         except (StorageFull, StorageBusy, StorageUnavailable) as error:
             # Not the match's fault: the try does not count, and nothing else would go better now.
             log.error("storage_failed", match_id=match.match_id, stage=match.state.value, error=type(error).__name__)

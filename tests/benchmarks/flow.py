@@ -7,6 +7,7 @@ prints a table. Bounds are not asserted.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -78,4 +79,5 @@ def _peak_mib(pid: int) -> float:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the node and the peers on the way out
     sys.exit(main(sys.argv[1:]))

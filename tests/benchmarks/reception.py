@@ -92,11 +92,12 @@ def _figure(
         shutil.rmtree(folder / "load")
     return recorder.add(
         "receive",
-        f"{receiver.name} <- {template.subject}, {name}, {associations} assoc.",
+        f"{receiver.name} <- {template.subject}, {name}, {associations} associations",
         "instances/s",
         samples,
         load,
         receiver=receiver.name,
+        row=f"{template.subject}, {name}, {associations}",
         durable=receiver.durable,
         client=name,
         associations=associations,

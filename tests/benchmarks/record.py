@@ -98,27 +98,62 @@ class Recorder:
             file.write(json.dumps(whole) + "\n")
 
     def show(self, console: Console) -> None:
-        """Every figure, one table a benchmark."""
+        """Every figure, one table a benchmark; what was received stands beside its peers."""
         for benchmark in dict.fromkeys(figure.benchmark for figure in self.figures):
-            table = Table(title=benchmark, title_justify="left", box=SIMPLE_HEAD)
-            table.add_column("what")
-            for column in ("median", "p95", "unit", "n", "load"):
-                table.add_column(column, justify="left" if column == "unit" else "right", no_wrap=True)
-            for figure in self.figures:
-                if figure.benchmark == benchmark:
-                    table.add_row(
-                        figure.subject,
-                        f"{figure.median:.4g}",
-                        f"{figure.p95:.4g}",
-                        figure.unit,
-                        str(len(figure.samples)),
-                        f"{figure.load_before:.1f}",
-                    )
-            console.print(table)
+            figures = [figure for figure in self.figures if figure.benchmark == benchmark]
+            if all("receiver" in figure.parameters for figure in figures):
+                if benchmark == "receive":
+                    console.print(_side_by_side(figures))
+            else:
+                console.print(_one_below_another(benchmark, figures))
         for what, reason in self.skipped:
             console.print(f"skipped: {what}: {reason}")
-        where = machine()
-        console.print(f"{where['cpu']}, {where['cores']} cores, {where['memory_gib']} GiB. JSON lines: {self._file}")
+        where, what_ran = machine(), versions()
+        console.print(
+            f"{where['cpu']}, {where['cores']} cores, {where['memory_gib']} GiB, {where['system']}; "
+            f"commit {what_ran['commit']}, torch {what_ran['torch']}. JSON lines: {self._file}",
+            highlight=False,
+        )
+
+
+def _one_below_another(benchmark: str, figures: list[Figure]) -> Table:
+    table = Table(title=benchmark, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("what")
+    for column in ("median", "p95", "unit", "n", "load"):
+        table.add_column(column, justify="left" if column == "unit" else "right", no_wrap=True)
+    for figure in figures:
+        table.add_row(
+            figure.subject,
+            f"{figure.median:.4g}",
+            f"{figure.p95:.4g}",
+            figure.unit,
+            str(len(figure.samples)),
+            f"{figure.load_before:.1f}",
+        )
+    return table
+
+
+def _side_by_side(figures: list[Figure]) -> Table:
+    """A row a load, a column a receiver, the peers with the ratio of ours to theirs."""
+    receivers = list(dict.fromkeys(figure.parameters["receiver"] for figure in figures))
+    table = Table(title="received, instances a second (ours / theirs)", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("object, client, associations")
+    for name in receivers:
+        table.add_column(name, justify="right", no_wrap=True)
+    rows: dict[str, dict[str, Figure]] = {}
+    for figure in figures:
+        rows.setdefault(figure.parameters["row"], {})[figure.parameters["receiver"]] = figure
+    for row, found in rows.items():
+        own = found[receivers[0]].median
+        table.add_row(
+            row,
+            f"{own:.1f}",
+            *(
+                f"{found[name].median:.1f} ({own / found[name].median:.2f})" if name in found else ""
+                for name in receivers[1:]
+            ),
+        )
+    return table
 
 
 def load_now() -> float:

@@ -122,7 +122,13 @@ def garbage(content: bytes) -> bytes:
 
 def without(*keywords: str) -> Spoil:
     """Spoil by removing elements."""
-    return edited(lambda dataset: [delattr(dataset, keyword) for keyword in keywords if keyword in dataset])  # type: ignore[arg-type,return-value]
+
+    def change(dataset: FileDataset) -> None:
+        for keyword in keywords:
+            if keyword in dataset:
+                delattr(dataset, keyword)
+
+    return edited(change)
 
 
 def waveform(change: Callable[[Dataset, np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Spoil:

@@ -360,13 +360,11 @@ def refusing_archive(port: int, answer: list[int]) -> Iterator[None]:
     ae = AE(ae_title="ORTHANC")
     for sop_class in (VERIFICATION, COMPREHENSIVE_3D_SR, SECONDARY_CAPTURE):
         ae.add_supported_context(sop_class)
-    server = ae.start_server(
-        ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _event: answer[0])]
-    )
+    ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _event: answer[0])])
     try:
         yield
     finally:
-        server.shutdown()
+        ae.shutdown()
 
 
 def test_a_refused_delivery_is_failed_with_its_status_and_deliver_failed_drives_it_again(tmp_path: Path) -> None:
@@ -427,11 +425,11 @@ def test_doctor_names_a_destination_that_is_down_and_one_that_takes_no_reports(t
     ae = AE(ae_title="ORTHANC")
     for sop_class in (VERIFICATION, SECONDARY_CAPTURE):
         ae.add_supported_context(sop_class)
-    server = ae.start_server(("127.0.0.1", port), block=False)
+    ae.start_server(("127.0.0.1", port), block=False)
     try:
         done = desk.run("doctor", "--json")
     finally:
-        server.shutdown()
+        ae.shutdown()
     found = {check["part"]: (check["ok"], check["found"]) for check in json.loads(done.stdout)}
     assert done.returncode == 1
     assert found["destination down"][0] is False

@@ -430,6 +430,16 @@ class TestTheDatabase:
     def test_upgrade_may_be_repeated(self, terminal: Terminal) -> None:
         assert [terminal.run("db", "upgrade").status for _ in range(2)] == [0, 0]
 
-    def test_a_new_installation_needs_no_upgrade(self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_only_what_brings_objects_in_makes_a_database(
+        self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A list that made one would show a mistyped path or an unmounted volume as a node without patients."""
         monkeypatch.setenv("PULMOLINK_STORAGE_DATABASE", f"sqlite:///{terminal.folder}/new/rows.db")
+        monkeypatch.setenv("PULMOLINK_STORAGE_OBJECTS", f"{terminal.folder}/new/objects")
+        listed = terminal.run("status")
+        assert listed.status == 1
+        assert "there is no database" in listed.err
+        assert not (terminal.folder / "new").exists()
+        (terminal.folder / "empty").mkdir()
+        assert terminal.run("import", str(terminal.folder / "empty"), "--queue-only").status == 0
         assert terminal.run("status").status == 0

@@ -50,7 +50,7 @@ def test_the_shipped_package_learned_from_both_inputs() -> None:
     metrics = read_manifest("synthetic-demo").metrics
     correlation = metrics["correlation"]
     assert isinstance(correlation, dict)
-    assert correlation["value"] > 0.9
+    assert correlation["value"] > 0.85
     for swapped in ("ecg", "radiograph"):
         assert float(str(metrics[f"correlation_with_{swapped}_of_another_patient"])) < correlation["value"] - 0.05
 

@@ -280,6 +280,7 @@ def test_a_codestream_larger_than_its_header_says_is_refused(philips_radiograph:
 
 def test_a_deflated_bomb_is_refused_without_being_unpacked(chest: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inference.radiograph.MAXIMUM_BYTES", 16 << 20)  # the bound is the same code, sooner
+
     def mark(dataset: Dataset) -> None:
         dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
         dataset.file_meta.FileMetaInformationGroupLength = 0
