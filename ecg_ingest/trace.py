@@ -1,0 +1,322 @@
+"""Follow the lines of an ECG through a picture's ink, and turn a line of pixels into a line of points.
+
+Pure: masks in, heights out. The cheapest way from left to right is found for every row of a sheet by
+dynamic programming over all pixels; a step up or down costs its length, a column without ink costs more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_STEP = 0.14  # cost of a move up or down by one pixel, against one column without ink
+_COARSE_PIXELS_PER_MM = 2.0
+_LEAST_COVERAGE = 0.62  # of a row's columns that hold ink on its path
+_LEAST_EXTENT = 0.45  # of the picture's inked width that a row spans
+_MOST_ROWS = 18
+_ERASE_MM = 1.2
+_STROKE_MM, _STROKE_COST = 3.0, 0.15  # an upright stroke may be another row's: better the level line beside it
+
+_FINE_STEP = 0.03  # a wide QRS is climbed rather than jumped over
+_BAND_MM = 36.0  # above and below a row's usual height
+_OTHERS_MM, _OTHERS_COST, _BEYOND_COST = 1.0, 0.4, 0.12
+_TALL_RUN = 1.9  # of the line's thickness: a stroke, not a level line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line that runs across a sheet: its height in each column of pixels, NaN where it does not run."""
+
+    heights: NDArray[np.float64]
+    coverage: float
+
+    def level(self, left: float, right: float) -> float:
+        """The usual height between two places; NaN if it does not run there."""
+        part = self.heights[max(0, round(left)) : max(0, round(right))]
+        part = part[np.isfinite(part)]
+        return float(np.median(part)) if part.size else float("nan")
+
+    @property
+    def start(self) -> int:
+        """First column."""
+        return int(np.flatnonzero(np.isfinite(self.heights))[0])
+
+    @property
+    def end(self) -> int:
+        """Last column and one."""
+        return int(np.flatnonzero(np.isfinite(self.heights))[-1]) + 1
+
+
+def cheapest_paths(
+    missing: NDArray[np.float32], step: float = _STEP
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The cheapest way from left to right through each layer of costs.
+
+    Parameters
+    ----------
+    missing : float32 array [layers, height, width]
+        Cost of each pixel: 0 on ink, 1 off it, more where a layer must not go.
+    step : float
+        Cost of moving up or down by one pixel between columns.
+
+    Returns
+    -------
+    paths : int array [layers, width]
+        The row of each column's pixel.
+    costs : float array [layers]
+        What each path costs.
+    """
+    layers, height, width = missing.shape
+    slope = (step * np.arange(height, dtype=np.float32))[None, :]
+    total = missing[:, :, 0].copy()
+    history = np.empty((width, layers, height), dtype=np.float32)
+    history[0] = total
+    for column in range(1, width):
+        # min over y' of total[y'] + step * |y - y'|: once down the column, once up it
+        fall = np.minimum.accumulate(total - slope, axis=1) + slope
+        rise = np.minimum.accumulate((total + slope)[:, ::-1], axis=1)[:, ::-1] - slope
+        total = np.minimum(fall, rise) + missing[:, :, column]
+        history[column] = total
+    paths = np.empty((layers, width), dtype=np.int64)
+    paths[:, -1] = total.argmin(axis=1)
+    costs = total.min(axis=1).astype(np.float64)
+    levels = np.arange(height, dtype=np.float32)[None, :]
+    for column in range(width - 1, 0, -1):
+        reach = history[column - 1] + step * np.abs(levels - paths[:, column : column + 1])
+        paths[:, column - 1] = reach.argmin(axis=1)
+    return paths, costs
+
+
+def find_rows(mask: NDArray[np.bool_], pixels_per_mm: float) -> list[Row]:
+    """Every line that runs across the sheet, from the top.
+
+    The best line is taken, its ink erased, and the next one sought, until what is left no longer covers
+    most of its columns. Lines that cross are exchanged where they do: rows of a sheet do not.
+    """
+    whole, tall, factor = _coarse(mask, pixels_per_mm)
+    ink = whole.copy()
+    width = ink.shape[1]
+    paths: list[NDArray[np.int64]] = []
+    misses = 0
+    while len(paths) < _MOST_ROWS and misses < 3:
+        cost = np.where(ink > 0, _STROKE_COST * tall, 1.0).astype(np.float32)
+        found, _ = cheapest_paths(cost[None])
+        if ink[found[0], np.arange(width)].mean() < 0.2:
+            break
+        row = _as_row(found[0], ink, mask.shape[1], factor)
+        _erase(ink, found[0])
+        if row is None:
+            misses += 1
+        else:
+            paths.append(found[0])
+    if not paths:
+        return []
+    rows = [_as_row(path, whole, mask.shape[1], factor) for path in np.sort(np.stack(paths), axis=0)]
+    return [row for row in rows if row is not None]
+
+
+def guided_rows(mask: NDArray[np.bool_], labels: NDArray[np.float64], pitch: float, pixels_per_mm: float) -> list[Row]:
+    """One line a row of labels, each sought about its own level and all at once.
+
+    For sheets whose waves reach so far into their neighbours that the best line is not one row's. Where all
+    rows stand to their labels alike is where most level ink lies.
+
+    Parameters
+    ----------
+    labels : float array [rows]
+        The height of each row's labels.
+    pitch : float
+        From one row to the next.
+    """
+    ink, tall, factor = _coarse(mask, pixels_per_mm)
+    height, width = ink.shape
+    level = cv2.GaussianBlur(((ink > 0) & (tall == 0)).mean(axis=1).reshape(-1, 1).astype(np.float32), (0, 0), 1.5).ravel()
+    places = labels * factor
+    offsets = np.arange(-0.5 * pitch * factor, 0.7 * pitch * factor)
+    heights = np.clip(np.rint(places[None, :] + offsets[:, None]).astype(np.int64), 0, height - 1)
+    off_page = (places[None, :] + offsets[:, None] >= height).any(axis=1)
+    shift = float(offsets[int(np.argmax(np.where(off_page, -1.0, level[heights].sum(axis=1))))])
+    levels = np.arange(height)[:, None]
+    base = np.where(ink > 0, _STROKE_COST * tall, 1.0).astype(np.float32)
+    costs = np.repeat(base[None], len(places), axis=0)
+    for number, place in enumerate(places):
+        away = np.abs(levels - (place + shift)) / (pitch * factor)
+        costs[number] += (0.15 * away + 1.5 * np.maximum(away - 0.5, 0.0)).astype(np.float32)
+    paths, _ = cheapest_paths(costs)
+    rows = []
+    for path in paths:
+        row = _as_row(path, ink, mask.shape[1], factor)
+        if row is not None:
+            rows.append(row)
+    return rows
+
+
+def _coarse(mask: NDArray[np.bool_], pixels_per_mm: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8], float]:
+    """Ink at two pixels a millimetre, its upright strokes, and the factor."""
+    factor = _COARSE_PIXELS_PER_MM / pixels_per_mm
+    height, width = max(2, round(mask.shape[0] * factor)), max(2, round(mask.shape[1] * factor))
+    ink = (cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0.12).astype(np.uint8)
+    tall = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((round(_STROKE_MM * _COARSE_PIXELS_PER_MM), 1), np.uint8))
+    return ink, np.asarray(tall, dtype=np.uint8), factor
+
+
+def _as_row(path: NDArray[np.int64], ink: NDArray[np.uint8], width: int, factor: float) -> Row | None:
+    """A coarse path in the picture's pixels; None where it is no line."""
+    on = ink[path, np.arange(path.size)].astype(bool)
+    start, end = _extent(on)
+    coverage = float(on[start:end].mean()) if end > start else 0.0
+    if coverage < _LEAST_COVERAGE or end - start < _LEAST_EXTENT * path.size:
+        return None
+    columns = np.arange(width)
+    inside = (columns >= start / factor) & (columns < end / factor)
+    heights = np.full(width, np.nan)
+    heights[inside] = np.interp((columns[inside] + 0.5) * factor - 0.5, np.arange(path.size), (path + 0.5) / factor)
+    return Row(heights=heights, coverage=coverage)
+
+
+def _extent(on: NDArray[np.bool_]) -> tuple[int, int]:
+    """Where a path begins and ends to hold ink mostly: outside, it merely crosses blank paper."""
+    value = np.where(on, 1.0, -1.5)
+    total = np.concatenate(([0.0], np.cumsum(value)))
+    lowest = np.minimum.accumulate(total)
+    end = int(np.argmax(total - lowest))
+    start = int(np.argmin(total[: end + 1]))
+    return start, end
+
+
+def _erase(ink: NDArray[np.uint8], path: NDArray[np.int64]) -> None:
+    """Take a path's line out of the ink: what lies within a millimetre of it."""
+    reach = max(1, round(_ERASE_MM * _COARSE_PIXELS_PER_MM))
+    columns = np.arange(ink.shape[1])
+    for offset in range(-reach, reach + 1):
+        at = np.clip(path + offset, 0, ink.shape[0] - 1)
+        ink[at, columns] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One row followed at full resolution: what the line covers in each column, NaN where there is none."""
+
+    top: NDArray[np.float64]  # [width] middle of the line at its highest, pixels from the picture's top
+    bottom: NDArray[np.float64]  # [width] at its lowest
+    thickness: float  # pixels
+
+    def part(self, left: float, right: float) -> Line:
+        """The line between two columns."""
+        at = slice(max(0, round(left)), max(0, round(right)))
+        return Line(top=self.top[at], bottom=self.bottom[at], thickness=self.thickness)
+
+    @property
+    def middle(self) -> NDArray[np.float64]:
+        """Half-way."""
+        return (self.top + self.bottom) / 2.0
+
+
+def follow(
+    rows: list[Row], mask: NDArray[np.bool_], darkness: NDArray[np.float32], pixels_per_mm: float
+) -> list[Line]:
+    """Every row's line in full resolution, each kept from running along another's."""
+    height, width = mask.shape
+    columns = np.arange(width)
+    filled = [_filled(row.heights) for row in rows]
+    reach = round(_BAND_MM * pixels_per_mm)
+    bands = []
+    for own in filled:
+        top = int(np.clip(np.median(own) - reach, 0, height - 1))
+        bands.append((top, int(np.clip(np.median(own) + reach, top + 2, height))))
+    tallest = max(bottom - top for top, bottom in bands)
+    costs = np.full((len(rows), tallest, width), 3.0, dtype=np.float32)
+    for number, (top, bottom) in enumerate(bands):
+        cost = costs[number, : bottom - top]
+        cost[:] = 1.0 - mask[top:bottom]
+        levels = np.arange(top, bottom)[:, None]
+        for other, heights in enumerate(filled):
+            if other == number:
+                continue
+            near = np.abs(levels - heights[None, :]) < _OTHERS_MM * pixels_per_mm
+            beyond = (levels < heights[None, :]) if other < number else (levels > heights[None, :])
+            cost += _OTHERS_COST * near + _BEYOND_COST * beyond
+    paths, _ = cheapest_paths(costs, _FINE_STEP)
+    lines = []
+    for number, (top, _) in enumerate(bands):
+        path = np.clip(paths[number] + top, 0, height - 1)
+        lines.append(_line(path, mask, darkness, columns))
+    return lines
+
+
+def _filled(heights: NDArray[np.float64]) -> NDArray[np.float64]:
+    known = np.flatnonzero(np.isfinite(heights))
+    return np.interp(np.arange(heights.size), known, heights[known])
+
+
+def _line(
+    path: NDArray[np.int64], mask: NDArray[np.bool_], darkness: NDArray[np.float32], columns: NDArray[np.int64]
+) -> Line:
+    """What a path's ink covers in each column: the whole upright run of ink around it, less half the pen."""
+    on = mask[path, columns]
+    first, last = _runs(mask)
+    start, end = first[path, columns].astype(np.float64), last[path, columns].astype(np.float64)
+    tall = end - start + 1.0
+    thickness = float(np.median(tall[on])) if on.any() else 1.0
+    half = thickness / 2.0
+    # Where the line is level its darkness says its middle to a fraction of a pixel.
+    reach = int(np.ceil(thickness)) + 1
+    weights = np.zeros(path.size)
+    sums = np.zeros(path.size)
+    middle = np.rint((start + end) / 2.0).astype(np.int64)
+    for offset in range(-reach, reach + 1):
+        at = np.clip(middle + offset, 0, mask.shape[0] - 1)
+        inside = (at >= start - 1) & (at <= end + 1)
+        weight = np.where(inside, darkness[at, columns], 0.0)
+        weights += weight
+        sums += weight * at
+    centre = np.where(weights > 0, sums / np.maximum(weights, 1e-6), middle)
+    level = tall <= _TALL_RUN * thickness
+    top = np.where(level, centre, start + half - 0.5)
+    bottom = np.where(level, centre, end - half + 0.5)
+    top[~on] = np.nan
+    bottom[~on] = np.nan
+    return Line(top=top, bottom=bottom, thickness=thickness)
+
+
+def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """For every pixel the first and last row of the upright run of ink that it belongs to."""
+    levels = np.arange(mask.shape[0], dtype=np.int32)[:, None]
+    gap = ~mask
+    first = np.maximum.accumulate(np.where(gap, levels + 1, 0), axis=0).astype(np.int32)
+    last = np.minimum.accumulate(np.where(gap, levels - 1, mask.shape[0] - 1)[::-1], axis=0)[::-1].astype(np.int32)
+    return first, last
+
+
+def polyline(line: Line) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points (columns, heights) along a line: each column entered at one end of what it covers and left at the other.
+
+    Which end comes first is chosen so that all jumps together are shortest: a stroke keeps its direction,
+    a peak its full height.
+    """
+    at = np.flatnonzero(np.isfinite(line.top))
+    if at.size == 0:
+        return np.empty(0), np.empty(0)
+    top, bottom = line.top[at].tolist(), line.bottom[at].tolist()
+    down_cost, up_cost = 0.0, 0.0  # entered at the top and left at the bottom, or the other way
+    came: list[tuple[bool, bool]] = []
+    for index in range(1, at.size):
+        to_down = (down_cost + abs(bottom[index - 1] - top[index]), up_cost + abs(top[index - 1] - top[index]))
+        to_up = (down_cost + abs(bottom[index - 1] - bottom[index]), up_cost + abs(top[index - 1] - bottom[index]))
+        came.append((to_down[0] <= to_down[1], to_up[0] <= to_up[1]))
+        down_cost, up_cost = min(to_down), min(to_up)
+    down = down_cost <= up_cost
+    downs = [down]
+    for from_down, from_up in reversed(came):
+        down = from_down if down else from_up
+        downs.append(down)
+    downs.reverse()
+    columns = np.repeat(at.astype(np.float64), 2) + np.tile([0.25, 0.75], at.size)
+    heights = np.empty(2 * at.size)
+    order = np.array(downs)
+    heights[0::2] = np.where(order, top, bottom)
+    heights[1::2] = np.where(order, bottom, top)
+    return columns, heights
