@@ -31,7 +31,7 @@ _LEAST_GRID = 0.03  # how much of a picture's pattern its grid must explain
 _SCALES_TRIED = 3
 _COLUMN_SECONDS = {"3x4": (2.5,), "4x3": (2.5, 10.0 / 3.0), "6x2": (2.5, 5.0), "12x1": (10.0,)}
 _COLUMN_TOLERANCE = 0.09  # labels do not stand exactly as far apart as their columns begin
-_HEIGHT_TOLERANCE, _WIDTH_TOLERANCE = 0.1, 0.25  # of a pulse, by the thickness of a pen
+_HEIGHT_TOLERANCE, _WIDTH_TOLERANCE = 0.2, 0.38  # of a pulse: other gains and speeds are twice or half
 _LINE_SECONDS = 10.0  # of a line over a whole sheet
 
 
@@ -251,19 +251,20 @@ def _checked_scale(pulses: list[PrintedPulse]) -> tuple[QualityFinding, ...]:
                 detail="no calibration pulse is on the picture: 10 mm/mV and 25 mm/s are taken for granted",
             ),
         )
-    height = float(np.median([pulse.height_mm for pulse in pulses]))
-    width = float(np.median([pulse.width_mm for pulse in pulses]))
-    spread = [pulse.height_mm for pulse in pulses]
     hint = "print the ECG at 25 mm/s and 10 mm/mV"
-    if max(spread) > 1.3 * min(spread):
-        raise EcgRefused(RefusalReason.NON_STANDARD_SCALE, "the calibration pulses differ in height", hint)
-    if abs(height - STANDARD_MM_PER_MILLIVOLT) > _HEIGHT_TOLERANCE * STANDARD_MM_PER_MILLIVOLT:
+    height = float(np.median([pulse.height_mm for pulse in pulses]))
+    if abs(height / STANDARD_MM_PER_MILLIVOLT - 1.0) > _HEIGHT_TOLERANCE:
         raise EcgRefused(
             RefusalReason.NON_STANDARD_SCALE, f"the calibration pulse is {height:.1f} mm high, not 10", hint
         )
+    if any(abs(pulse.height_mm / 5.0 - 1.0) < _HEIGHT_TOLERANCE for pulse in pulses):
+        raise EcgRefused(RefusalReason.NON_STANDARD_SCALE, "the calibration pulses differ in height", hint)
+    widths = [pulse.width_mm for pulse in pulses if np.isfinite(pulse.width_mm)]
     usual = PULSE_SECONDS * STANDARD_MM_PER_SECOND
-    if abs(width - usual) > _WIDTH_TOLERANCE * usual:
-        raise EcgRefused(RefusalReason.NON_STANDARD_SCALE, f"the calibration pulse is {width:.1f} mm wide, not 5", hint)
+    if widths and abs(float(np.median(widths)) / usual - 1.0) > _WIDTH_TOLERANCE:
+        raise EcgRefused(
+            RefusalReason.NON_STANDARD_SCALE, f"the calibration pulse is {np.median(widths):.1f} mm wide, not 5", hint
+        )
     return ()
 
 

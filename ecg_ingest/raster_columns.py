@@ -31,7 +31,7 @@ _PULSE_REACH_MM = 22.0
 class PrintedPulse:
     """A calibration pulse on paper, in millimetres, and the columns of pixels it spans."""
 
-    width_mm: float
+    width_mm: float  # NaN where the picture's edge cuts it
     height_mm: float
     left: int
     right: int
@@ -67,27 +67,47 @@ def find_pulses(line: Line, across: float, down: float) -> list[PrintedPulse]:
 
 
 def _pulse(line: Line, left: int, right: int, across: float, down: float) -> PrintedPulse | None:
-    heights = line.bottom[left:right]
-    known = np.isfinite(heights)
+    window = slice(left, right)
+    known = np.isfinite(line.bottom[window])
     if known.sum() < 2.0 * across:
         return None
-    base = float(np.quantile(heights[known], 0.8))
-    up = np.where(known, (base - line.top[left:right]) / down, 0.0)
-    for run_left, run_right in _stretches(up > _PULSE_HEIGHT_MM[0]):
+    lowest = float(np.quantile(line.bottom[window][known], 0.8))
+    rough = np.where(known, (lowest - line.top[window]) / down, 0.0)
+    for run_left, run_right in _stretches(rough > _PULSE_HEIGHT_MM[0]):
         width = (run_right - run_left) / across
-        inner = up[run_left:run_right][np.arange(run_right - run_left) >= 0]
-        margin = max(1, round(0.22 * (run_right - run_left)))
-        plateau = inner[margin:-margin]
-        if not _PULSE_WIDTH_MM[0] <= width <= _PULSE_WIDTH_MM[1] or plateau.size < 3:
+        if not _PULSE_WIDTH_MM[0] <= width <= _PULSE_WIDTH_MM[1]:
             continue
-        height = float(np.median(plateau))
-        low = (base - line.bottom[left:right][run_left:run_right][margin:-margin]) / down
-        flat = float(np.quantile(np.abs(plateau - height), 0.9)) < _PULSE_FLAT_MM
-        level = float(np.quantile(np.abs(low - height), 0.8)) < 3.0 * _PULSE_FLAT_MM
-        steep = _steep(up, run_left, run_right, height, across)
-        if flat and level and steep and height <= _PULSE_HEIGHT_MM[1]:
-            return PrintedPulse(width_mm=width, height_mm=height, left=left + run_left, right=left + run_right)
+        base = _foot(line, left + run_left, left + run_right, across)
+        margin = max(1, round(0.22 * (run_right - run_left)))
+        inner = slice(left + run_left + margin, left + run_right - margin)
+        tops, bottoms = line.top[inner], line.bottom[inner]
+        if tops.size < 3 or not np.isfinite(tops).all() or base is None:
+            continue
+        height = (base - float(np.median(tops))) / down
+        flat = float(np.quantile(np.abs(tops - np.median(tops)), 0.9)) / down < _PULSE_FLAT_MM
+        level = float(np.quantile(bottoms - tops, 0.8)) / down < 3.0 * _PULSE_FLAT_MM
+        up = np.where(known, (base - line.top[window]) / down, 0.0)
+        if flat and level and _steep(up, run_left, run_right, height, across) and _PULSE_HEIGHT_MM[0] < height:
+            whole = left + run_left > round(0.6 * across) and left + run_right < line.top.size - round(0.6 * across)
+            return PrintedPulse(
+                width_mm=width if whole else float("nan"),
+                height_mm=height,
+                left=left + run_left,
+                right=left + run_right,
+            )
     return None
+
+
+def _foot(line: Line, left: int, right: int, across: float) -> float | None:
+    """The level of the line just before and after a pulse."""
+    near, far = max(1, round(0.3 * across)), round(2.5 * across)
+    beside = [*range(max(0, left - far), left - near), *range(right + near, min(line.top.size, right + far))]
+    level = [
+        float(line.middle[column])
+        for column in beside
+        if np.isfinite(line.top[column]) and line.bottom[column] - line.top[column] < 0.5 * across
+    ]
+    return float(np.median(level)) if len(level) >= 2 else None
 
 
 def _steep(up: NDArray[np.float64], left: int, right: int, height: float, across: float) -> bool:

@@ -17,6 +17,7 @@ from ecg_ingest.trace import Row, guided_rows
 MAX_RHYTHM_ROWS = 3
 _LABEL_BELOW, _LABEL_ABOVE = -0.55, 0.75  # of the distance between rows: where labels stand above their line
 _SPREAD = 0.45  # of the distance between rows, by how much that may vary
+_NEIGHBOURS = 1.7  # of the distance between rows: a line further off is a header's or footer's
 _REGULAR = 0.35  # of the distance between rows: lines of a layout are evenly spaced to this
 
 
@@ -73,13 +74,19 @@ def _ways(rows: list[Row], fit: LayoutFit) -> list[RowMatch]:
 
 def _plausible(rows: list[Row], fit: LayoutFit) -> list[list[Row]]:
     """Lines within reach of the labels, or of rhythm strips beside them; headers and footers are left out."""
-    top, bottom = float(fit.down.min()), float(fit.down.max())
     pitch = fit.row_pixels
-    near = [
-        row
-        for row in rows
-        if top - (MAX_RHYTHM_ROWS + 0.8) * pitch < float(np.nanmedian(row.heights)) < bottom + (MAX_RHYTHM_ROWS + 1.3) * pitch
-    ]
+    ordered = sorted(rows, key=lambda row: float(np.nanmedian(row.heights)))
+    levels = [float(np.nanmedian(row.heights)) for row in ordered]
+    middle = float(fit.down.mean())
+    if not ordered:
+        return []
+    centre = int(np.argmin([abs(level - middle) for level in levels]))
+    first = last = centre
+    while first > 0 and levels[first] - levels[first - 1] < _NEIGHBOURS * pitch:
+        first -= 1
+    while last + 1 < len(levels) and levels[last + 1] - levels[last] < _NEIGHBOURS * pitch:
+        last += 1
+    near = ordered[first : last + 1]
     count = len(fit.layout.rows)
     return [near] if count <= len(near) <= count + MAX_RHYTHM_ROWS else []
 

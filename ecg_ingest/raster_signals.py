@@ -18,7 +18,7 @@ from ecg_ingest.paper_scale import STANDARD_MM_PER_MILLIVOLT, STANDARD_MM_PER_SE
 from ecg_ingest.raster_columns import Columns
 from ecg_ingest.raster_layout import Layout
 from ecg_ingest.recording import Recording
-from ecg_ingest.trace import Line, polyline
+from ecg_ingest.trace import Line, heights
 
 SAMPLING_HZ = 500.0
 LEAST_SHARE = 0.55  # of a column that a lead must fill: sheets are cropped
@@ -102,19 +102,23 @@ def _sampled(
     low, high = max(0, round(left)), min(line.top.size, round(right))
     if high - low < 2:
         return np.full(count, np.nan), 0.0, 0.0
-    columns, heights = polyline(Line(top=line.top[low:high], bottom=line.bottom[low:high], thickness=line.thickness))
+    values = heights(
+        Line(top=line.top[low:high], bottom=line.bottom[low:high], thickness=line.thickness), pixels_per_mm
+    )
+    columns = np.flatnonzero(np.isfinite(values))
     if columns.size < 4:
         return np.full(count, np.nan), 0.0, 0.0
-    seconds = (columns + low - left) / per_second
+    known = values[columns]
+    seconds = (columns + 0.5 + low - left) / per_second
     times = (np.arange(count) + 0.5) / SAMPLING_HZ
-    values = np.interp(times, seconds, heights, left=np.nan, right=np.nan)
+    values = np.interp(times, seconds, known, left=np.nan, right=np.nan)
     after = np.clip(np.searchsorted(seconds, times), 1, seconds.size - 1)
     values[seconds[after] - seconds[after - 1] > _BRIDGED_SECONDS] = np.nan
     if not np.isfinite(values).any():
         return np.full(count, np.nan), 0.0, 0.0
     _close_ends(values)
     millivolts = -(values - np.nanmedian(values)) / (STANDARD_MM_PER_MILLIVOLT * pixels_per_mm)
-    return millivolts, float(columns[0] + low - left), float(columns[-1] + low - left)
+    return millivolts, float(columns[0] + low - left), float(columns[-1] + 1 + low - left)
 
 
 def _close_ends(values: NDArray[np.float64]) -> None:

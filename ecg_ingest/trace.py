@@ -6,6 +6,7 @@ dynamic programming over all pixels; a step up or down costs its length, a colum
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import cv2
@@ -23,6 +24,10 @@ _STROKE_MM, _STROKE_COST = 3.0, 0.15  # an upright stroke may be another row's: 
 _FINE_STEP = 0.03  # a wide QRS is climbed rather than jumped over
 _BAND_MM = 36.0  # above and below a row's usual height
 _OTHERS_MM, _OTHERS_COST, _BEYOND_COST = 1.0, 0.4, 0.12
+_FLANK_MM = 2.5  # beside a stroke that reaches from row to row
+_OWN_MM = 1.5  # of a flank, before it counts as a wave of its own
+_STROKE_LEAST = 0.9  # of the thickness, from the line's middle at its highest to that at its lowest
+_BASE_MM = 8.0  # over which the level line around a stroke is taken
 _TALL_RUN = 1.9  # of the line's thickness: a stroke, not a level line
 
 
@@ -240,11 +245,73 @@ def follow(
             beyond = (levels < heights[None, :]) if other < number else (levels > heights[None, :])
             cost += _OTHERS_COST * near + _BEYOND_COST * beyond
     paths, _ = cheapest_paths(costs, _FINE_STEP)
-    lines = []
+    first, last = _runs(mask)
+    runs = []
     for number, (top, _) in enumerate(bands):
         path = np.clip(paths[number] + top, 0, height - 1)
-        lines.append(_line(path, mask, darkness, columns))
-    return lines
+        on = mask[path, columns]
+        start = np.where(on, first[path, columns], path).astype(np.float64)
+        end = np.where(on, last[path, columns], path).astype(np.float64)
+        runs.append(_Run(path=path, on=on, start=start, end=end, whole=np.stack((start, end))))
+    for upper, lower in itertools.pairwise(runs):
+        _divide(upper, lower, pixels_per_mm)
+    return [_line(run, mask, darkness, columns) for run in runs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """A path and the upright run of ink around it in each column, first and last row."""
+
+    path: NDArray[np.int64]
+    on: NDArray[np.bool_]
+    start: NDArray[np.float64]
+    end: NDArray[np.float64]
+    whole: NDArray[np.float64]  # [2, width] the same before anything was given to a neighbour
+
+    def base(self, pixels_per_mm: float) -> NDArray[np.float64]:
+        """The level line that the waves stand on."""
+        tall = self.end - self.start
+        usual = float(np.median(tall[self.on])) if self.on.any() else 1.0
+        level = np.flatnonzero(self.on & (tall <= 1.5 * usual + 1.0))
+        if level.size < 3:
+            return self.path.astype(np.float64)
+        middle = (self.start + self.end)[level] / 2.0
+        smooth = _running_median(middle, round(_BASE_MM * pixels_per_mm))
+        return np.interp(np.arange(self.path.size), level, smooth)
+
+
+def _divide(upper: _Run, lower: _Run, pixels_per_mm: float) -> None:
+    """Give each stroke that reaches from one row to the next to the row that it rises (or falls) from.
+
+    Beside a stroke its flanks begin at its own row and do not yet reach the other. The row that a
+    stroke merely crosses keeps its level line.
+    """
+    above, below = upper.base(pixels_per_mm), lower.base(pixels_per_mm)
+    pen = np.median((upper.end - upper.start)[upper.on]) / 2.0 if upper.on.any() else 1.0
+    shared = upper.on & lower.on & (upper.whole == lower.whole).all(axis=0)
+    shared &= (upper.whole[0] <= above + pen + 1.0) & (upper.whole[1] >= below - pen - 1.0)
+    reach = max(2, round(_FLANK_MM * pixels_per_mm))
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], shared, [False])).astype(np.int8)))
+    for left, right in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        beside = [*range(max(0, left - reach), left), *range(right, min(shared.size, right + reach))]
+        beside = [column for column in beside if not shared[column]]
+        falls = max((upper.end[c] - above[c] for c in beside if upper.on[c]), default=0.0)
+        rises = max((below[c] - lower.start[c] for c in beside if lower.on[c]), default=0.0)
+        own_rise = max((above[c] - upper.start[c] for c in beside if upper.on[c]), default=0.0)
+        own_fall = max((lower.end[c] - below[c] for c in beside if lower.on[c]), default=0.0)
+        within = slice(left, right)
+        if rises >= falls:  # the lower row's wave reaches up to the upper row, or through it
+            upper.end[within] = np.minimum(upper.end[within], above[within] + pen)
+            if own_rise > _OWN_MM * pixels_per_mm:
+                lower.start[within] = np.maximum(lower.start[within], above[within] - pen)
+            else:
+                upper.start[within] = np.maximum(upper.start[within], above[within] - pen)
+        else:
+            lower.start[within] = np.maximum(lower.start[within], below[within] - pen)
+            if own_fall > _OWN_MM * pixels_per_mm:
+                upper.end[within] = np.minimum(upper.end[within], below[within] + pen)
+            else:
+                lower.end[within] = np.minimum(lower.end[within], below[within] + pen)
 
 
 def _filled(heights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -252,20 +319,16 @@ def _filled(heights: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.interp(np.arange(heights.size), known, heights[known])
 
 
-def _line(
-    path: NDArray[np.int64], mask: NDArray[np.bool_], darkness: NDArray[np.float32], columns: NDArray[np.int64]
-) -> Line:
+def _line(run: _Run, mask: NDArray[np.bool_], darkness: NDArray[np.float32], columns: NDArray[np.int64]) -> Line:
     """What a path's ink covers in each column: the whole upright run of ink around it, less half the pen."""
-    on = mask[path, columns]
-    first, last = _runs(mask)
-    start, end = first[path, columns].astype(np.float64), last[path, columns].astype(np.float64)
+    on, start, end = run.on, run.start, run.end
     tall = end - start + 1.0
     thickness = float(np.median(tall[on])) if on.any() else 1.0
     half = thickness / 2.0
     # Where the line is level its darkness says its middle to a fraction of a pixel.
     reach = int(np.ceil(thickness)) + 1
-    weights = np.zeros(path.size)
-    sums = np.zeros(path.size)
+    weights = np.zeros(columns.size)
+    sums = np.zeros(columns.size)
     middle = np.rint((start + end) / 2.0).astype(np.int64)
     for offset in range(-reach, reach + 1):
         at = np.clip(middle + offset, 0, mask.shape[0] - 1)
@@ -291,32 +354,37 @@ def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]
     return first, last
 
 
-def polyline(line: Line) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points (columns, heights) along a line: each column entered at one end of what it covers and left at the other.
+def heights(line: Line, pixels_per_mm: float) -> NDArray[np.float64]:
+    """One height a column, NaN where there is none.
 
-    Which end comes first is chosen so that all jumps together are shortest: a stroke keeps its direction,
-    a peak its full height.
+    Where the line is level, its middle. Where it is a stroke, the end that lies further from the level line
+    around it: a peak keeps its height. A pen makes waves wider by its own width, which is taken off again.
     """
-    at = np.flatnonzero(np.isfinite(line.top))
-    if at.size == 0:
-        return np.empty(0), np.empty(0)
-    top, bottom = line.top[at].tolist(), line.bottom[at].tolist()
-    down_cost, up_cost = 0.0, 0.0  # entered at the top and left at the bottom, or the other way
-    came: list[tuple[bool, bool]] = []
-    for index in range(1, at.size):
-        to_down = (down_cost + abs(bottom[index - 1] - top[index]), up_cost + abs(top[index - 1] - top[index]))
-        to_up = (down_cost + abs(bottom[index - 1] - bottom[index]), up_cost + abs(top[index - 1] - bottom[index]))
-        came.append((to_down[0] <= to_down[1], to_up[0] <= to_up[1]))
-        down_cost, up_cost = min(to_down), min(to_up)
-    down = down_cost <= up_cost
-    downs = [down]
-    for from_down, from_up in reversed(came):
-        down = from_down if down else from_up
-        downs.append(down)
-    downs.reverse()
-    columns = np.repeat(at.astype(np.float64), 2) + np.tile([0.25, 0.75], at.size)
-    heights = np.empty(2 * at.size)
-    order = np.array(downs)
-    heights[0::2] = np.where(order, top, bottom)
-    heights[1::2] = np.where(order, bottom, top)
-    return columns, heights
+    known = np.isfinite(line.top)
+    if not known.any():
+        return np.full(line.top.size, np.nan)
+    columns = np.arange(line.top.size)
+    tall = known & (line.bottom - line.top > _STROKE_LEAST * line.thickness)
+    level = known & ~tall
+    if level.sum() < 3:
+        return line.middle
+    base = np.interp(columns, columns[level], _running_median(line.middle[level], round(_BASE_MM * pixels_per_mm)))
+    up, down = base - line.top, line.bottom - base
+    sign = np.where(up >= down, 1.0, -1.0)
+    away = np.maximum(up, down)
+    # The pen's width: of the columns that it touches beside this one, the least reach towards the same side.
+    reach = max(0, int((line.thickness - 1.0) / 3.0))
+    narrowed = away.copy()
+    for offset in range(-reach, reach + 1):
+        beside = np.clip(columns + offset, 0, columns.size - 1)
+        same_side = np.where(sign > 0, up[beside], down[beside])
+        narrowed = np.fmin(narrowed, same_side)
+    stroke = base - sign * np.where(np.isfinite(narrowed), narrowed, away)
+    stroke = np.clip(stroke, line.top, line.bottom)
+    return np.where(tall, stroke, line.middle)
+
+
+def _running_median(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    half = max(1, width // 2)
+    padded = np.pad(values, half, mode="edge")
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1))
