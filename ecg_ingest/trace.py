@@ -28,6 +28,8 @@ _FLANK_MM = 2.5  # beside a stroke that reaches from row to row
 _OWN_MM = 1.5  # of a flank, before it counts as a wave of its own
 _STROKE_LEAST = 0.9  # of the thickness, from the line's middle at its highest to that at its lowest
 _BASE_MM = 8.0  # over which the level line around a stroke is taken
+_FARTHEST_PITCHES, _FARTHEST_MM = 1.15, 20.0  # from its usual height that a line may go
+_FAR_PITCHES, _FAR_MM = 0.75, 12.0  # from every row: ink that is no trace
 _TALL_RUN = 1.9  # of the line's thickness: a stroke, not a level line
 
 
@@ -227,6 +229,7 @@ def follow(
     height, width = mask.shape
     columns = np.arange(width)
     filled = [_filled(row.heights) for row in rows]
+    mask = _near_rows(mask, filled, pixels_per_mm)
     reach = round(_BAND_MM * pixels_per_mm)
     bands = []
     for own in filled:
@@ -234,6 +237,8 @@ def follow(
         bands.append((top, int(np.clip(np.median(own) + reach, top + 2, height))))
     tallest = max(bottom - top for top, bottom in bands)
     costs = np.full((len(rows), tallest, width), 3.0, dtype=np.float32)
+    pitch = float(np.median(np.diff([np.median(own) for own in filled]))) if len(filled) > 1 else 0.0
+    farthest = max(_FARTHEST_PITCHES * pitch, _FARTHEST_MM * pixels_per_mm)
     for number, (top, bottom) in enumerate(bands):
         cost = costs[number, : bottom - top]
         cost[:] = 1.0 - mask[top:bottom]
@@ -244,6 +249,7 @@ def follow(
             near = np.abs(levels - heights[None, :]) < _OTHERS_MM * pixels_per_mm
             beyond = (levels < heights[None, :]) if other < number else (levels > heights[None, :])
             cost += _OTHERS_COST * near + _BEYOND_COST * beyond
+        cost += np.abs(levels - filled[number][None, :]) > farthest
     paths, _ = cheapest_paths(costs, _FINE_STEP)
     first, last = _runs(mask)
     runs = []
@@ -314,6 +320,24 @@ def _divide(upper: _Run, lower: _Run, pixels_per_mm: float) -> None:
                 lower.end[within] = np.minimum(lower.end[within], below[within] + pen)
 
 
+def _near_rows(
+    mask: NDArray[np.bool_], rows: list[NDArray[np.float64]], pixels_per_mm: float
+) -> NDArray[np.bool_]:
+    """The ink without what lies far from every row: headers and footers, which a line would climb to over a gap."""
+    count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    levels = np.stack(rows)
+    pitch = float(np.median(np.diff(np.median(levels, axis=1)))) if len(rows) > 1 else 0.0
+    far = max(_FAR_PITCHES * pitch, _FAR_MM * pixels_per_mm)
+    centre = np.clip(stats[:, 0] + stats[:, 2] // 2, 0, mask.shape[1] - 1)
+    at = levels[:, centre]  # [rows, components]
+    top, bottom = stats[:, 1][None, :], (stats[:, 1] + stats[:, 3])[None, :]
+    away = np.maximum(np.maximum(at - bottom, top - at), 0).min(axis=0)
+    keep = away <= far
+    keep[0] = False
+    kept: NDArray[np.bool_] = keep[numbers] if count > 1 else mask
+    return kept
+
+
 def _filled(heights: NDArray[np.float64]) -> NDArray[np.float64]:
     known = np.flatnonzero(np.isfinite(heights))
     return np.interp(np.arange(heights.size), known, heights[known])
@@ -372,14 +396,17 @@ def heights(line: Line, pixels_per_mm: float) -> NDArray[np.float64]:
     up, down = base - line.top, line.bottom - base
     sign = np.where(up >= down, 1.0, -1.0)
     away = np.maximum(up, down)
-    # The pen's width: of the columns that it touches beside this one, the least reach towards the same side.
-    reach = max(0, int((line.thickness - 1.0) / 3.0))
-    narrowed = away.copy()
+    # The pen's width: of the columns that it touches beside this one, the least reach towards the same side;
+    # but a peak is as high as its highest column.
+    reach = max(0, round((line.thickness - 1.0) / 2.0))
+    narrowed, highest = away.copy(), away.copy()
     for offset in range(-reach, reach + 1):
         beside = np.clip(columns + offset, 0, columns.size - 1)
         same_side = np.where(sign > 0, up[beside], down[beside])
         narrowed = np.fmin(narrowed, same_side)
-    stroke = base - sign * np.where(np.isfinite(narrowed), narrowed, away)
+        highest = np.fmax(highest, same_side)
+    peak = away >= highest - 1.0
+    stroke = base - sign * np.where(peak | ~np.isfinite(narrowed), away, narrowed)
     stroke = np.clip(stroke, line.top, line.bottom)
     return np.where(tall, stroke, line.middle)
 
