@@ -2,7 +2,7 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-long lint bench bench-flow demo-model tools clean
+.PHONY: demo test test-long lint bench bench-flow bench-receive demo-model tools clean
 
 demo: $(STAMP)
 	$(BIN)/pulmolink demo
@@ -23,6 +23,10 @@ bench: bench-flow
 
 bench-flow: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.flow
+
+# The receiver beside Orthanc, DCMTK and pynetdicom: about half an hour on two cores.
+bench-receive: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.receive
 
 # Train the shipped synthetic-demo package again, from nothing but the code here (about ten minutes on two cores).
 demo-model: $(STAMP)

@@ -9,12 +9,11 @@ import re
 import struct
 import unicodedata
 import zlib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 _TWELVE = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -83,6 +82,16 @@ class NotALead(Enum):
     NOT_AUGMENTED = "not augmented"  # VR, VL or VF
 
 
+class Elements(Protocol):
+    """A header that gives elements by keyword and None for absent ones, as `pydicom.Dataset` does."""
+
+    def get(self, keyword: str, /) -> Any:
+        """The value of an element: text, number, several of them, or the items of a sequence."""
+
+
+E = TypeVar("E", bound=Elements)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChannelName:
     """What a channel's header calls it: code and scheme, meaning, and free label ("" where absent)."""
@@ -93,7 +102,7 @@ class ChannelName:
     label: str
 
 
-def waveform_leads(dataset: Dataset) -> frozenset[str]:
+def waveform_leads(dataset: Elements) -> frozenset[str]:
     """The standard leads that a waveform's header declares over all groups that could be used.
 
     Counts what is named, not what can be computed from it: eight leads (I, II, V1 to V6) still make an
@@ -111,11 +120,30 @@ def waveform_leads(dataset: Dataset) -> frozenset[str]:
             rate, samples = number(group, "SamplingFrequency"), number(group, "NumberOfWaveformSamples")
             if is_averaged(group) or not rate or not samples or samples / rate < MINIMUM_STRIP_SECONDS:
                 continue
-            found = (standard_lead(channel_name(item)) for item in sequence(group, "ChannelDefinitionSequence"))
-            leads.update(lead for lead in found if isinstance(lead, str))
+            leads |= _declared(group)
     except PARSER_FAULTS:
         return frozenset()
     return frozenset(leads)
+
+
+def _declared(group: Elements) -> frozenset[str]:
+    """The standard leads of a group. A device sends the same definitions with every recording: known ones are kept."""
+    fingerprint = getattr(group, "fingerprint", None)
+    key = fingerprint("ChannelDefinitionSequence") if fingerprint is not None else None
+    known = _KNOWN_DEFINITIONS.get(key)
+    if known is not None:
+        return known
+    found = (standard_lead(channel_name(item)) for item in sequence(group, "ChannelDefinitionSequence"))
+    leads = frozenset(lead for lead in found if isinstance(lead, str))
+    if key is not None:
+        if len(_KNOWN_DEFINITIONS) >= MOST_DEFINITIONS:
+            _KNOWN_DEFINITIONS.clear()
+        _KNOWN_DEFINITIONS[key] = leads
+    return leads
+
+
+MOST_DEFINITIONS = 64
+_KNOWN_DEFINITIONS: dict[Hashable, frozenset[str]] = {}
 
 
 def can_complete(leads: Iterable[str]) -> bool:
@@ -144,7 +172,7 @@ def standard_lead(name: ChannelName) -> str | NotALead:
     return NotALead.OTHER
 
 
-def channel_name(channel: Dataset) -> ChannelName:
+def channel_name(channel: Elements) -> ChannelName:
     """What a Channel Definition item says of its source."""
     sources = sequence(channel, "ChannelSourceSequence")
     source: Any = sources[0] if sources else None
@@ -156,14 +184,14 @@ def channel_name(channel: Dataset) -> ChannelName:
     )
 
 
-def is_averaged(group: Dataset) -> bool:
+def is_averaged(group: Elements) -> bool:
     """Whether a group holds computed beats and not the recording (PS3.3 C.10.9, Waveform Originality)."""
     if text(group, "WaveformOriginality").upper() == "DERIVED":
         return True
     return bool(_AVERAGED.search(text(group, "MultiplexGroupLabel")))
 
 
-def sequence(dataset: Dataset, keyword: str) -> list[Dataset]:
+def sequence(dataset: E, keyword: str) -> list[E]:
     """The items of a sequence; none where it is absent, empty or not a sequence."""
     value = dataset.get(keyword)
     if value is None or not hasattr(value, "__iter__") or isinstance(value, str | bytes):
@@ -171,13 +199,13 @@ def sequence(dataset: Dataset, keyword: str) -> list[Dataset]:
     return [item for item in value if hasattr(item, "get")]
 
 
-def text(dataset: Dataset, keyword: str) -> str:
+def text(dataset: Elements, keyword: str) -> str:
     """A value as text without its padding, "" where it is absent or empty."""
     value = dataset.get(keyword)
     return "" if value is None else str(value).strip(" \0")
 
 
-def number(dataset: Dataset, keyword: str) -> float | None:
+def number(dataset: Elements, keyword: str) -> float | None:
     """A value as a number; None where it is absent or empty.
 
     Raises

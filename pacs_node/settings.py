@@ -77,6 +77,9 @@ class Node(_Section):
     site_timezone: Annotated[str, AfterValidator(_zone)] = Field(
         "Asia/Tokyo", description="time zone of objects that do not carry TimezoneOffsetFromUTC"
     )
+    receivers: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="receiver processes under `serve`; several share the port, each with the bounds of [limits]"
+    )
     require_called_ae_title: bool = Field(
         False, description="true: refuse associations that call us by another AE title"
     )
@@ -127,7 +130,7 @@ class Source(_Section):
     """Who may send to us."""
 
     ae_title: AeTitle = Field(description="calling AE title")
-    host: str = Field(description="address or name the association comes from")
+    host: str = Field(description="address, range (192.0.2.0/24) or name the association comes from")
     ecg_documents: bool = Field(
         False, description="true: every PDF and picture from here is an ECG, whatever its title says"
     )
@@ -189,14 +192,49 @@ class Limits(_Section):
     """Bounds on what strangers may ask of us."""
 
     associations: Annotated[int, Field(ge=1, le=1000)] = Field(
-        100, description="associations at a time; beyond: rejected as temporarily congested"
+        100, description="associations at a time, each receiver; beyond: rejected as temporarily congested"
     )
+    connections: Annotated[int, Field(ge=1, le=2000)] = Field(
+        256, description="open connections at a time; beyond: the one longest without an association is closed"
+    )
+    connections_per_peer: Annotated[int, Field(ge=1, le=2000)] = Field(
+        128, description="the same for the connections of one address"
+    )
+    association_seconds: Seconds = Field(
+        10, description="from connection to complete association request, TLS handshake included; then closed"
+    )
+    association_bytes: Annotated[int, Field(ge=4096, le=4 * 2**20)] = Field(
+        256 * 1024, description="largest association request; beyond: aborted"
+    )
+    presentation_contexts: Annotated[int, Field(ge=1)] = Field(
+        128, description="presentation contexts in one request (the standard allows 128); beyond: rejected"
+    )
+    user_information_bytes: Annotated[int, Field(ge=256, le=65535)] = Field(
+        32768, description="user information (extended negotiation, user identity) in a request; beyond: rejected"
+    )
+    pdu_bytes: Annotated[int, Field(ge=4096, le=4 * 2**20)] = Field(
+        131072, description="largest P-DATA PDU we offer to take; beyond: aborted"
+    )
+    pdu_seconds: Seconds = Field(30, description="from the first byte of a PDU to its last; then aborted")
+    command_bytes: Annotated[int, Field(ge=1024, le=2**20)] = Field(
+        16384, description="largest command set of a message; beyond: aborted"
+    )
+    message_seconds: Seconds = Field(3600, description="from the first fragment of a message to its last; then aborted")
     object_bytes: Annotated[int, Field(ge=1024)] = Field(
         512 * 2**20, description="largest data set stored; beyond: status 0xA700, nothing kept"
     )
     network_timeout_seconds: Seconds = Field(60, description="silence on an association before it is aborted")
     free_disk_bytes: Annotated[int, Field(ge=0)] = Field(
         64 * 2**20, description="less than this free under storage.objects: status 0xA700"
+    )
+    header_bytes: Annotated[int, Field(ge=65536)] = Field(
+        64 * 2**20, description="how far into a data set its header is read; beyond: status 0xC000, held"
+    )
+    header_elements: Annotated[int, Field(ge=1000)] = Field(
+        200_000, description="elements of a header that are looked at; beyond: status 0xC000, held"
+    )
+    header_depth: Annotated[int, Field(ge=4, le=1000)] = Field(
+        64, description="sequences within sequences that are followed; beyond: status 0xC000, held"
     )
     drain_seconds: Seconds = Field(20, description="after SIGTERM, how long running work may take before it is cut off")
 

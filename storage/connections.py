@@ -29,6 +29,7 @@ class Connections:
         # SQLite has one writer at a time. Threads of this process queue here, in order and at once awake,
         # instead of in SQLite's busy wait, which sleeps up to 100 ms.
         self._writers = threading.Lock()
+        self._writer: Connection | None = None
         self._listener: sqlite3.Connection | None = None
         self._listening = threading.Lock()
         self._calls = itertools.count(1)
@@ -59,6 +60,10 @@ class Connections:
         if self._listener is not None:
             with self._listening:
                 self._listener.close()
+        with self._writers:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -97,8 +102,12 @@ class Connections:
         """One write transaction: committed, and on disk, when the block ends; rolled back if it raises."""
         self._check_process()
         if self.is_sqlite:
-            with self._writers, translated(), self._engine.begin() as connection:
-                yield connection
+            with self._writers, translated():
+                # Kept open: fetching it from the pool and giving it back costs more than a short transaction.
+                if self._writer is None:
+                    self._writer = self._engine.connect()
+                with self._writer.begin():
+                    yield self._writer
         else:
             with translated(), self._engine.begin() as connection:
                 yield connection

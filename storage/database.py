@@ -192,11 +192,12 @@ def translated() -> Iterator[None]:
 def _translate(error: DBAPIError) -> StorageError:
     origin = error.orig
     if isinstance(origin, sqlite3.Error):
-        return _translate_sqlite(origin)
+        return translate_sqlite(origin)
     return _translate_postgresql(origin)
 
 
-def _translate_sqlite(origin: sqlite3.Error) -> StorageError:
+def translate_sqlite(origin: sqlite3.Error) -> StorageError:
+    """Our error for one of SQLite's driver."""
     # Only errors that SQLite itself raised carry a name; the module's own (such as a closed database) do not.
     name = getattr(origin, "sqlite_errorname", type(origin).__name__)
     if name.startswith("SQLITE_FULL"):
@@ -282,5 +283,5 @@ def _make_private_file(file: Path) -> None:
             return
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorname", "") != "SQLITE_BUSY" or time.monotonic() > deadline:
-                raise _translate_sqlite(error) from None
+                raise translate_sqlite(error) from None
             time.sleep(0.01)

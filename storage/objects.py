@@ -1,4 +1,4 @@
-"""Keep bytes under their sha256 in a folder: `root/ab/cd/<sha256>`. Names come from digests and nothing else.
+"""Keep bytes under their sha256 in a folder: `root/ab/<sha256>`. Names come from digests and nothing else.
 
 An object that `put` returned for survives a power failure. What refers to it, and since when, belongs to the
 rows.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import itertools
+import mmap
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ ORPHANED = "orphaned"
 STORE_ID = "STORE_ID"
 LOCK = "lock"
 READ_BYTES = 1 << 20
+_numbers = itertools.count()
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FOLDER = re.compile(r"[0-9a-f]{2}")
 
@@ -70,8 +72,21 @@ class ObjectStore:
             _sync_folder(root)
             _sync_folder(root.parent)
 
-    def put(self, data: bytes | Iterable[bytes]) -> StoredObject:
+    def writer(self) -> ObjectWriter:
+        """A place for bytes that come in pieces; `put` keeps them, `discard` forgets them.
+
+        Raises
+        ------
+        StorageFull, StorageUnavailable
+            As `put`.
+        """
+        with _translated("write", self.root):
+            return ObjectWriter(self.root, self._temporary)
+
+    def put(self, data: bytes | Iterable[bytes] | ObjectWriter) -> StoredObject:
         """Keep `data`; when this returns, its bytes and every folder entry on the way to them are on disk.
+
+        What a writer took is moved, not copied; the writer is of no use afterwards.
 
         Raises
         ------
@@ -86,13 +101,18 @@ class ObjectStore:
                 if self._keep_present(sha256, len(data)):
                     return StoredObject(sha256=sha256, size_bytes=len(data), created=False)
                 data = (data,)
-            temporary, sha256, size_bytes = self._write_temporary(data)
+            writer = data if isinstance(data, ObjectWriter) else ObjectWriter(self.root, self._temporary)
             try:
+                if not isinstance(data, ObjectWriter):
+                    for piece in data:
+                        writer.write(piece)
+                sha256, size_bytes = writer.sha256, writer.size_bytes
                 created = not self._keep_present(sha256, size_bytes)
                 if created:
-                    self._move_into_place(temporary, sha256)
+                    writer.sync()
+                    self._move_into_place(writer, sha256)
             finally:
-                temporary.unlink(missing_ok=True)
+                writer.discard()
             return StoredObject(sha256=sha256, size_bytes=size_bytes, created=created)
 
     def get(self, sha256: str, *, verify: bool = True) -> bytes:
@@ -134,7 +154,7 @@ class ObjectStore:
         """Where `sha256` lies or would lie. `ValueError` if it is not 64 lower-case hexadecimal digits."""
         if _DIGEST.fullmatch(sha256) is None:
             raise ValueError("not a sha256 in lower-case hexadecimal")
-        return self.root / sha256[:2] / sha256[2:4] / sha256
+        return self.root / sha256[:2] / sha256
 
     def exists(self, sha256: str) -> bool:
         """Whether something is kept under `sha256`; its bytes are not looked at."""
@@ -214,10 +234,9 @@ class ObjectStore:
         """The digest of every object, in order. Objects put or set aside meanwhile may or may not appear."""
         for first in _sorted_names(self.root):
             if _FOLDER.fullmatch(first):
-                for second in _sorted_names(self.root / first):
-                    for name in _sorted_names(self.root / first / second):
-                        if _DIGEST.fullmatch(name):
-                            yield name
+                for name in _sorted_names(self.root / first):
+                    if _DIGEST.fullmatch(name):
+                        yield name
 
     def sweep_temporary(self, older_than_seconds: float) -> int:
         """Remove what killed writers left, and say how many files. Younger files may still be written to."""
@@ -240,7 +259,7 @@ class ObjectStore:
         """Whether these bytes are already there for good; their age then starts anew (see `set_aside`)."""
         path = self.path(sha256)
         # A look before the lock: most objects are new.
-        if not path.exists():
+        if not os.path.exists(path):  # noqa: PTH110
             return False
         with self._locked(fcntl.LOCK_SH):
             try:
@@ -254,43 +273,31 @@ class ObjectStore:
         self._make_durable(path)
         return True
 
-    def _write_temporary(self, pieces: Iterable[bytes]) -> tuple[Path, str, int]:
-        digest = hashlib.sha256()
-        size_bytes = 0
-        handle, name = tempfile.mkstemp(dir=self._temporary)  # mode 0600
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                for piece in pieces:
-                    digest.update(piece)
-                    size_bytes += len(piece)
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        return temporary, digest.hexdigest(), size_bytes
-
     def _write_identity(self, store_id: str) -> Path:
-        return self._write_temporary([f"{store_id}\n".encode("ascii")])[0]
+        writer = ObjectWriter(self.root, self._temporary)
+        try:
+            writer.write(f"{store_id}\n".encode("ascii"))
+            return writer.leave()
+        finally:
+            writer.discard()
 
-    def _move_into_place(self, temporary: Path, sha256: str) -> None:
+    def _move_into_place(self, writer: ObjectWriter, sha256: str) -> None:
         path = self.path(sha256)
-        path.parent.parent.mkdir(mode=0o700, exist_ok=True)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
         with self._locked(fcntl.LOCK_SH):
-            os.utime(temporary)  # its age counts from now, however slowly its bytes came
-            temporary.rename(path)
+            writer.touch()  # its age counts from now, however slowly its bytes came
+            try:
+                writer.move(path)
+            except FileNotFoundError:
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                writer.move(path)
         self._make_durable(path)
 
     def _make_durable(self, path: Path) -> None:
-        """Put the entries of `path` and of its two folders on disk, those of the folders once a process."""
+        """Put the entry of `path` and that of its folder on disk, the latter once a process."""
         _sync_folder(path.parent)
-        for folder in (path.parent, path.parent.parent):
-            if folder not in self._durable:
-                _sync_folder(folder.parent)
-                self._durable.add(folder)
+        if path.parent not in self._durable:
+            _sync_folder(self.root)
+            self._durable.add(path.parent)
 
     @contextmanager
     def _locked(self, kind: int) -> Iterator[None]:
@@ -301,6 +308,92 @@ class ObjectStore:
             yield
         finally:
             os.close(descriptor)
+
+
+class ObjectWriter:
+    """An object on its way in: a temporary file, its digest and its size. For one thread.
+
+    `ObjectStore.writer` makes it, `ObjectStore.put` keeps it.
+
+    Attributes
+    ----------
+    size_bytes : int
+        What was written so far.
+    """
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self._root = root
+        # Whose process and which object: two writers never draw the same name, nor one that a dead writer left.
+        self._name: str | None = f"{folder}/{os.getpid():x}-{time.time_ns():x}-{next(_numbers):x}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._descriptor = os.open(self._name, flags, 0o600)
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what was written so far, in lower-case hexadecimal."""
+        return self._digest.hexdigest()
+
+    def write(self, *pieces: bytes | memoryview) -> None:
+        """Append bytes.
+
+        Raises
+        ------
+        StorageFull, StorageUnavailable
+            The object is then of no use; `discard` it.
+        """
+        total = sum(map(len, pieces))
+        with _translated("write", self._root):
+            written = os.writev(self._descriptor, pieces) if len(pieces) > 1 else os.write(self._descriptor, pieces[0])
+            if written < total:
+                self._write_rest(pieces, written)
+        for piece in pieces:
+            self._digest.update(piece)
+        self.size_bytes += total
+
+    def mapped(self) -> mmap.mmap:
+        """What was written so far, to be read; the caller closes it."""
+        with _translated("read", self._root):
+            return mmap.mmap(self._descriptor, 0, prot=mmap.PROT_READ)
+
+    def sync(self) -> None:
+        """Put the bytes on disk."""
+        os.fsync(self._descriptor)
+
+    def touch(self) -> None:
+        """Set the time of the last change to now."""
+        os.utime(self._descriptor)
+
+    def move(self, path: Path) -> None:
+        """Give the file its name for good."""
+        if self._name is None:
+            raise ValueError("this object was put or discarded before")
+        os.rename(self._name, path)  # noqa: PTH104 - a name, not a Path, on the hot path
+        self._name = None
+
+    def leave(self) -> Path:
+        """Put the bytes on disk and leave the temporary file to the caller."""
+        if self._name is None:
+            raise ValueError("this object was put or discarded before")
+        self.sync()
+        path, self._name = Path(self._name), None
+        return path
+
+    def discard(self) -> None:
+        """Close and remove the temporary file, unless `put` moved it. Harmless when repeated."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if self._name is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self._name)  # noqa: PTH108
+            self._name = None
+
+    def _write_rest(self, pieces: tuple[bytes | memoryview, ...], written: int) -> None:
+        rest = memoryview(b"".join(pieces))[written:]
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -61,6 +61,10 @@ SELECT_DELIVERIES: Select[Any] = select(
 SELECT_CHEST_FEATURES: Select[Any] = select(*chest_features.c)
 
 
+INSTANCE_COLUMNS = tuple(column.name for column in instances.c if not column.primary_key)
+"""The keys of `instance_values`."""
+
+
 def stored_instance(row: Row[Any]) -> StoredInstance:
     """The record of a row of `SELECT_INSTANCES`."""
     acquired = None

@@ -63,8 +63,13 @@ class SharedCommit:
             some = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_SHARING))]
         try:
             with self._writing() as connection:
-                for write in some:
-                    write.carry_out(connection)
+                if len(some) == 1:
+                    # Alone it needs no savepoint: what it raises undoes the transaction.
+                    with translated():
+                        some[0].result = some[0].run(connection)
+                else:
+                    for write in some:
+                        write.carry_out(connection)
         except BaseException as error:
             for write in some:
                 write.error = write.error or error

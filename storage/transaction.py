@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, exists, func, insert, or_, select, text, update
 
 from storage import rows
 from storage.errors import RowMissing
+from storage.prepared import Prepared
 from storage.records import Disposition, Instance, Kind, Match, MatchState, StoredInstance
 from storage.schema import chest_features, instances, matches, reports
 from storage.transitions import check_match
@@ -55,6 +56,15 @@ class Transaction:
         """Every row of this SOP Instance UID: more than one if its bytes differed. Oldest first."""
         return self._instances(_BY_UID, sop_instance_uid=sop_instance_uid)
 
+    def is_unknown(self, sop_instance_uid: str) -> bool:
+        """Whether neither an instance nor a report of ours has this SOP Instance UID: the common case, at one look."""
+        return not _KNOWN.scalar(self._connection, {"sop_instance_uid": sop_instance_uid})
+
+    def has_accepted(self, issuer: str, patient_id: str, kind: Kind) -> bool:
+        """Whether the patient has an accepted instance of this kind."""
+        asked = {"issuer": issuer, "patient_id": patient_id, "kind": kind, "disposition": Disposition.ACCEPTED}
+        return bool(_HAS_ACCEPTED.scalar(self._connection, asked))
+
     def add_instance(self, instance: Instance) -> int:
         """Store a row and return its number. Its object must be put before.
 
@@ -63,8 +73,7 @@ class Transaction:
         StorageConflict
             If the same UID with the same bytes has a row.
         """
-        result = self._connection.execute(_ADD_INSTANCE, rows.instance_values(instance))
-        return rows.new_id(result)
+        return _ADD_INSTANCE.insert(self._connection, rows.instance_values(instance))
 
     def accepted(
         self,
@@ -283,6 +292,14 @@ _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 _BY_UID = rows.SELECT_INSTANCES.where(instances.c.sop_instance_uid == bindparam("sop_instance_uid")).order_by(
     instances.c.instance_id
 )
+_KNOWN = Prepared(
+    select(
+        or_(
+            exists().where(instances.c.sop_instance_uid == bindparam("sop_instance_uid")),
+            exists().where(reports.c.sop_instance_uid == bindparam("sop_instance_uid")),
+        )
+    )
+)
 _BY_ID = rows.SELECT_INSTANCES.where(instances.c.instance_id == bindparam("instance_id"))
 _ACCEPTED = rows.SELECT_INSTANCES.where(
     instances.c.patient_id == bindparam("patient_id"),
@@ -293,7 +310,17 @@ _ACCEPTED = rows.SELECT_INSTANCES.where(
 _ACCEPTED_BETWEEN = _ACCEPTED.where(
     instances.c.acquired_at.between(bindparam("acquired_from"), bindparam("acquired_to"))
 )
-_ADD_INSTANCE = insert(instances)
+_HAS_ACCEPTED = Prepared(
+    select(
+        exists().where(
+            instances.c.patient_id == bindparam("patient_id"),
+            instances.c.issuer == bindparam("issuer"),
+            instances.c.kind == bindparam("kind"),
+            instances.c.disposition == bindparam("disposition"),
+        )
+    )
+)
+_ADD_INSTANCE = Prepared(insert(instances).values({name: bindparam(name) for name in rows.INSTANCE_COLUMNS}))
 _ADD_MATCH = insert(matches)
 _MATCH_BY_ID = rows.SELECT_MATCHES.where(matches.c.match_id == bindparam("match_id")).with_for_update(of=matches)
 _CURRENT_MATCH = rows.SELECT_MATCHES.where(

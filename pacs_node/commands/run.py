@@ -59,7 +59,7 @@ def receive(ctx: click.Context, supervised: bool) -> None:
 
     with opened(ctx, service=True, create=True) as node:
         receiver = Receiver(node.store, node.objects, node.settings, utc_now)
-        server = StorageServer(node.settings, receiver.receive)
+        server = StorageServer(node.settings, receiver.open, share_port=node.settings.node.receivers > 1)
         stop = stop_event(supervised=supervised)
         server.start()
         log.info("listening", ae_title=node.settings.node.ae_title, port=node.settings.node.port)

@@ -22,9 +22,3 @@ def store_request(event: Event) -> DataSetBytes:
         transfer_syntax_uid=str(event.context.transfer_syntax),
         data=request.DataSet.getvalue(),
     )
-
-
-def calling_ae_title(event: Event) -> str:
-    """The calling AE title of a requested or established association."""
-    primitive = event.assoc.requestor.primitive
-    return str(primitive.calling_ae_title).strip() if primitive is not None else ""

@@ -1,61 +1,95 @@
-"""The Storage SCP: associations in, raw data sets out to a receiver function, DIMSE statuses back."""
+"""The Storage SCP: connections in, each in a thread of its own and within bounds, data sets on to a receiver.
+
+This room accepts and counts connections. What is said on one is `association.py`'s.
+"""
 
 from __future__ import annotations
 
-import ipaddress
+import contextlib
 import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import structlog
-from pydicom.dataset import Dataset
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
-from pynetdicom.association import Association
-from pynetdicom.transport import ThreadedAssociationServer
 
-from pacs_node.dicom.primitives import VERIFICATION, calling_ae_title, store_request
-from pacs_node.dicom.stack import quiet, send_at_once
-from pacs_node.flow.receive import PROCESSING_FAILURE, Incoming, Receipt
-from pacs_node.flow.sop_classes import RECEIVED
-from pacs_node.settings import Settings, Source
-from storage.errors import StorageError
+from pacs_node.dicom import wire
+from pacs_node.dicom.association import Association, Reception
+from pacs_node.dicom.commands import Command
+from pacs_node.dicom.negotiation import Accepted, Context, Negotiator
+from pacs_node.dicom.sources import Sources
+from pacs_node.dicom.stack import quiet
+from pacs_node.dicom.wire import Wire
+from pacs_node.flow.reception import Origin
+from pacs_node.settings import Settings
 
 log = structlog.get_logger()
 
-PDU_BYTES = 131072
-"""Largest P-DATA PDU we ask for; larger ones cost fewer turns per object."""
+BACKLOG = 512
+"""Connections that wait in the kernel to be accepted."""
+LENIENCE_BYTES = 4096
+"""How much longer than announced a P-DATA PDU may be: some devices leave item headers out of their count."""
+FEW_DESCRIPTORS_SECONDS = 0.2
+"""Pause after accept() failed, as it does when the process has no descriptor left."""
 
-QUIET_SECONDS = 1.0
-"""An association that sent nothing for so long is between two objects."""
+OpenReception = Callable[[Origin], Reception]
 
 
 class PortTaken(Exception):
     """The configured address cannot be listened on."""
 
 
-class StorageServer:
-    """Listens for C-ECHO and C-STORE and hands each data set, as it came, to `receive`."""
+@dataclass(eq=False)
+class _Connection:
+    """An open connection and how far it has come."""
 
-    def __init__(self, settings: Settings, receive: Callable[[Incoming], Receipt]) -> None:
+    peer: str
+    socket: socket.socket
+    since: float  # time.monotonic()
+    established: bool = False
+    thread: threading.Thread | None = field(default=None)
+
+    def cut(self) -> None:
+        """End it from another thread: its next read finds the end."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+
+class StorageServer:
+    """Listens for C-ECHO and C-STORE and hands each data set, as it comes, to a `Reception`.
+
+    Parameters
+    ----------
+    open_reception
+        Makes the `Reception` of one object; `Receiver.open` is one.
+    share_port
+        Several processes listen on this port and the kernel spreads the connections.
+    """
+
+    def __init__(self, settings: Settings, open_reception: OpenReception, *, share_port: bool = False) -> None:
         quiet()
         self._settings = settings
-        self._receive = receive
-        self._server: ThreadedAssociationServer | None = None
-        self._busy: set[Association] = set()  # with an object in hand
-        self._last_heard: WeakKeyDictionary[Association, float] = WeakKeyDictionary()  # monotonic seconds
-        node = settings.node
-        self._ae = AE(ae_title=node.ae_title)
-        self._ae.maximum_pdu_size = PDU_BYTES
-        self._ae.maximum_associations = settings.limits.associations
-        self._ae.require_called_aet = node.require_called_ae_title
-        self._ae.network_timeout = settings.limits.network_timeout_seconds
-        self._ae.dimse_timeout = settings.limits.network_timeout_seconds
-        self._ae.acse_timeout = min(30.0, settings.limits.network_timeout_seconds)
-        self._ae.add_supported_context(VERIFICATION)
-        for sop_class in RECEIVED:
-            self._ae.add_supported_context(sop_class, ALL_TRANSFER_SYNTAXES)
+        self._limits = settings.limits
+        self._open_reception = open_reception
+        self._share_port = share_port
+        self._negotiator = Negotiator(settings.node, settings.limits, Sources(settings.sources).find)
+        self._listener: socket.socket | None = None
+        self._acceptor: threading.Thread | None = None
+        self._guard = threading.Lock()
+        self._connections: list[_Connection] = []
+        self._stopping = threading.Event()
+        longest = self._limits.pdu_bytes + LENIENCE_BYTES
+        self._lengths = {
+            wire.ASSOCIATE_RQ: self._limits.association_bytes,
+            # Not for an acceptor, but known: answered as unexpected, not as unrecognised.
+            wire.ASSOCIATE_AC: self._limits.association_bytes,
+            wire.ASSOCIATE_RJ: 4,
+            wire.P_DATA: longest,
+            wire.RELEASE_RQ: 4,
+            wire.RELEASE_RP: 4,
+            wire.ABORT: 4,
+        }
 
     def start(self) -> None:
         """Listen in the background.
@@ -66,106 +100,136 @@ class StorageServer:
             The address is in use or not ours.
         """
         node = self._settings.node
-        handlers: list[Any] = [
-            (evt.EVT_CONN_OPEN, send_at_once),
-            (evt.EVT_DATA_RECV, self._on_data),
-            (evt.EVT_C_STORE, self._on_store),
-            (evt.EVT_REQUESTED, self._on_requested),
-        ]
+        family = socket.AF_INET6 if ":" in node.host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
         try:
-            self._server = self._ae.start_server((node.host, node.port), block=False, evt_handlers=handlers)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self._share_port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind((node.host, node.port))
+            listener.listen(BACKLOG)
         except OSError as error:
+            listener.close()
             raise PortTaken(
                 f"cannot listen on {node.host}:{node.port}: {error.strerror or error} (node.host, node.port)"
             ) from None
+        self._listener = listener
+        self._acceptor = threading.Thread(target=self._accept_all, args=(listener,), name="accept", daemon=True)
+        self._acceptor.start()
 
     def stop(self, drain_seconds: float) -> None:
-        """Stop accepting, let objects on their way arrive for at most `drain_seconds`, then end what is left.
+        """Stop accepting, let messages under way end for at most `drain_seconds`, then cut the rest.
 
-        An association between two objects is aborted: its sender got an answer to each and will call again.
+        An association between two messages is aborted at once: its peer keeps what it has not sent.
         """
-        if self._server is None:
+        if self._listener is None:
             return
-        self._server.shutdown()
+        self._stopping.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        if self._acceptor is not None:
+            self._acceptor.join()
+        self._listener.close()
+        self._listener = None
         deadline = time.monotonic() + drain_seconds
-        while (left := self._server.active_associations) and time.monotonic() < deadline:
-            for association in left:
-                if not association.is_established:
-                    self._cut(association)
-                elif association not in self._busy and time.monotonic() - self._heard(association) > QUIET_SECONDS:
-                    association.abort(block=False)
-            time.sleep(0.05)
-        for association in left:
-            self._cut(association)
+        for connection in self._open():
+            if connection.thread is not None:
+                connection.thread.join(timeout=max(0.0, deadline - time.monotonic()))
+        for connection in self._open():
+            connection.cut()
+            if connection.thread is not None:
+                connection.thread.join(timeout=wire.LINGER_SECONDS)
 
-    def _heard(self, association: Association) -> float:
-        return self._last_heard.get(association, 0.0)
+    def counts(self) -> tuple[int, int]:
+        """Open connections, and how many of them are established associations."""
+        connections = self._open()
+        return len(connections), sum(connection.established for connection in connections)
 
-    def _cut(self, association: Association) -> None:
-        """End an association that is not made (a port probe waits in pynetdicom for half a minute) or does not end."""
-        connection = association.dul.socket
-        if self._server is not None and connection is not None and connection.socket is not None:
-            self._server.shutdown_request(connection.socket)
-        # What its thread waits for; None counts as a timeout.
-        association.dul.to_user_queue.put(None)  # type: ignore[arg-type]
+    def _open(self) -> list[_Connection]:
+        with self._guard:
+            return list(self._connections)
 
-    def _on_data(self, event: evt.Event) -> None:
-        self._last_heard[event.assoc] = time.monotonic()
+    def _accept_all(self, listener: socket.socket) -> None:
+        while not self._stopping.is_set():
+            try:
+                accepted, address = listener.accept()
+            except OSError as error:
+                if self._stopping.is_set():
+                    return
+                log.error("accept_failed", error=error.strerror)
+                self._stopping.wait(FEW_DESCRIPTORS_SECONDS)
+                continue
+            connection = _Connection(peer=str(address[0]), socket=accepted, since=time.monotonic())
+            if not self._admit(connection):
+                accepted.close()
+                continue
+            thread = threading.Thread(target=self._serve, args=(connection,), name="association", daemon=True)
+            connection.thread = thread
+            try:
+                thread.start()
+            except RuntimeError:  # the system gives no further thread
+                log.error("accept_failed", error="no thread")
+                self._forget(connection)
 
-    def _on_requested(self, event: evt.Event) -> None:
-        """Refuse peers that are not configured before anything is negotiated."""
-        peer = event.assoc.requestor.address
-        calling = calling_ae_title(event)
-        if permitted(self._settings.sources, calling, peer) is None:
-            log.warning("association_rejected", calling_ae=calling, peer=peer, reason="not in sources")
-            # 1 rejected permanent, 1 service user, 3 calling AE title not recognised (PS3.8 9.3.4)
-            event.assoc.acse.send_reject(0x01, 0x01, 0x03)
-            event.assoc.kill()
+    def _admit(self, new: _Connection) -> bool:
+        """Take the connection in, at the cost of the one longest without an association where a bound is reached."""
+        with self._guard:
+            same = [known for known in self._connections if known.peer == new.peer]
+            crowd = None
+            if len(same) >= self._limits.connections_per_peer:
+                crowd, limit = same, "limits.connections_per_peer"
+            elif len(self._connections) >= self._limits.connections:
+                crowd, limit = self._connections, "limits.connections"
+            if crowd is not None:
+                waiting = next((known for known in crowd if not known.established), None)
+                if waiting is None:
+                    log.warning("connection_refused", peer=new.peer, reason=limit)
+                    return False
+                log.warning("connection_cut", peer=waiting.peer, reason=limit)
+                self._connections.remove(waiting)
+                waiting.cut()
+            self._connections.append(new)
+            return True
 
-    def _on_store(self, event: evt.Event) -> Dataset | int:
-        self._busy.add(event.assoc)
+    def _claim(self, connection: _Connection) -> bool:
+        with self._guard:
+            established = sum(known.established for known in self._connections)
+            if established >= self._limits.associations or self._stopping.is_set():
+                return False
+            connection.established = True
+            return True
+
+    def _serve(self, connection: _Connection) -> None:
+        line: Wire | None = None
         try:
-            return self._store(event)
+            line = Wire(connection.socket, self._lengths, self._stopping.is_set)
+            line.prepare()
+            Association(
+                line,
+                connection.peer,
+                self._limits,
+                self._negotiator,
+                lambda: self._claim(connection),
+                self._reception,
+            ).serve(connection.since + self._limits.association_seconds)
+        except Exception as error:  # noqa: BLE001 - outermost loop of a connection: one peer never harms the others
+            log.error("association_failed", error=type(error).__name__, peer=connection.peer)
         finally:
-            self._last_heard[event.assoc] = time.monotonic()  # leaves time for the answer
-            self._busy.discard(event.assoc)
+            self._forget(connection)
 
-    def _store(self, event: evt.Event) -> Dataset | int:
-        calling = calling_ae_title(event)
-        source = permitted(self._settings.sources, calling, event.assoc.requestor.address)
-        try:
-            receipt = self._receive(
-                Incoming(
-                    parts=store_request(event),
-                    calling_ae=calling,
-                    ecg_documents=isinstance(source, Source) and source.ecg_documents,
-                )
+    def _forget(self, connection: _Connection) -> None:
+        with self._guard:
+            if connection in self._connections:
+                self._connections.remove(connection)
+        connection.socket.close()
+
+    def _reception(self, command: Command, context: Context, agreed: Accepted) -> Reception:
+        return self._open_reception(
+            Origin(
+                sop_class_uid=command.sop_class_uid,
+                sop_instance_uid=command.sop_instance_uid,
+                transfer_syntax_uid=context.transfer_syntax_uid,
+                calling_ae=agreed.calling_ae,
+                ecg_documents=agreed.source.ecg_documents,
             )
-        except StorageError as error:  # its words name no patient
-            log.error("receive_failed", error=type(error).__name__, detail=str(error), calling_ae=calling)
-            return PROCESSING_FAILURE
-        except Exception as error:  # noqa: BLE001 - outermost loop of an association: answer, never hang
-            log.error("receive_failed", error=type(error).__name__, calling_ae=calling)
-            return PROCESSING_FAILURE
-        answer = Dataset()
-        answer.Status = receipt.status
-        if receipt.comment:
-            answer.ErrorComment = receipt.comment
-        return answer
-
-
-def permitted(sources: Sequence[Source], calling_ae: str, peer: str) -> Source | bool | None:
-    """The configured source this peer is; True for loopback when none is configured; None: refuse it."""
-    if not sources:
-        return True if ipaddress.ip_address(peer).is_loopback else None
-    for source in sources:
-        if source.ae_title == calling_ae and peer in _addresses(source.host):
-            return source
-    return None
-
-
-def _addresses(host: str) -> set[str]:
-    try:
-        return {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
-    except (OSError, UnicodeError):
-        return set()
+        )

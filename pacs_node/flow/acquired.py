@@ -10,8 +10,7 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
-from pydicom.dataset import Dataset
-
+from ecg_ingest.channels import Elements
 from pacs_node.flow.classify import text
 from storage.records import Acquired
 
@@ -31,7 +30,7 @@ _OFFSET = re.compile(r"([+-])(\d{2})([0-5]\d)")
 _EARLIEST = 1890  # before the first radiograph; such dates are fillers
 
 
-def acquired(header: Dataset, site: ZoneInfo) -> Acquired | None:
+def acquired(header: Elements, site: ZoneInfo) -> Acquired | None:
     """The instant of acquisition, or None if no usable date is there."""
     stated = _offset(text(header, "TimezoneOffsetFromUTC"))
     match = _DATETIME.fullmatch(text(header, "AcquisitionDateTime"))

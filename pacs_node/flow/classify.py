@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pydicom.dataset import Dataset
-
-from ecg_ingest.channels import PARSER_FAULTS, number, sequence, waveform_leads
+from ecg_ingest.channels import PARSER_FAULTS, Elements, number, sequence, waveform_leads
 from pacs_node.flow import sop_classes, words
 from pacs_node.flow.words import names_chest, plain, views_named
 from storage.records import Disposition, Kind
@@ -65,7 +63,7 @@ class Classification:
     reason: str = ""
 
 
-def classify(header: Dataset, *, ecg_documents: bool = False) -> Classification:
+def classify(header: Elements, *, ecg_documents: bool = False) -> Classification:
     """Classify an object by its header.
 
     Parameters
@@ -91,7 +89,7 @@ def classify(header: Dataset, *, ecg_documents: bool = False) -> Classification:
     return _ignored(Kind.OTHER, "sop_class", f"SOP Class {sop_class or 'missing'} is not used")
 
 
-def _waveform(header: Dataset) -> Classification:
+def _waveform(header: Elements) -> Classification:
     leads = waveform_leads(header)
     chest, limb = leads & INDEPENDENT_LEADS, leads & LIMB_LEADS
     if not leads and _without_rate(header):
@@ -116,7 +114,7 @@ def _waveform(header: Dataset) -> Classification:
     )
 
 
-def _without_rate(header: Dataset) -> bool:
+def _without_rate(header: Elements) -> bool:
     """Whether there are groups and none says how fast it was sampled, so that nothing else of it counts."""
     try:
         groups = sequence(header, "WaveformSequence")
@@ -125,7 +123,7 @@ def _without_rate(header: Dataset) -> bool:
         return False
 
 
-def _longest_seconds(header: Dataset) -> float:
+def _longest_seconds(header: Elements) -> float:
     """The longest multiplex group's duration; 0.0 where the header does not say, which the decoder refuses."""
     longest = 0.0
     try:
@@ -137,20 +135,20 @@ def _longest_seconds(header: Dataset) -> float:
     return longest
 
 
-def _is_ecg_by_title(header: Dataset) -> bool:
+def _is_ecg_by_title(header: Elements) -> bool:
     modality = text(header, "Modality")
     if modality == "ECG":
         return True
     return modality not in IMAGING_MODALITIES and words.ECG.search(_titles(header)) is not None
 
 
-def _resting(header: Dataset) -> Classification | None:
+def _resting(header: Elements) -> Classification | None:
     if words.NOT_RESTING.search(_titles(header)):
         return _ignored(Kind.OTHER, "not_resting_ecg", "its title names a stress, Holter or monitor recording")
     return None
 
 
-def _radiograph(header: Dataset) -> Classification:
+def _radiograph(header: Elements) -> Classification:
     if text(header, "SOPClassUID") == sop_classes.DIGITAL_XRAY_FOR_PROCESSING or (
         text(header, "PresentationIntentType") == "FOR PROCESSING"
     ):
@@ -167,7 +165,7 @@ def _radiograph(header: Dataset) -> Classification:
     return _body_part(header) or _view(header)
 
 
-def _body_part(header: Dataset) -> Classification | None:
+def _body_part(header: Elements) -> Classification | None:
     """Why this is not the chest, or None if it is."""
     image = _joined(header, *IMAGE_TEXTS)
     chest = _region(header)
@@ -185,7 +183,7 @@ def _body_part(header: Dataset) -> Classification | None:
     return None
 
 
-def _region(header: Dataset) -> bool | None:
+def _region(header: Elements) -> bool | None:
     """Whether body part and coded region are the chest; None if neither is given, False if either is not."""
     said = []
     if part := plain(text(header, "BodyPartExamined")):
@@ -197,7 +195,7 @@ def _region(header: Dataset) -> bool | None:
     return all(said) if said else None
 
 
-def _view(header: Dataset) -> Classification:
+def _view(header: Elements) -> Classification:
     """Accept a PA view; name any other, and any contradiction."""
     image = _joined(header, *IMAGE_TEXTS, STEP_TEXT)
     study = _joined(header, "StudyDescription")
@@ -232,7 +230,7 @@ def _view(header: Dataset) -> Classification:
 _VIEW_REASONS = {"AP": "view_ap", "LATERAL": "view_lateral"}
 
 
-def _position(header: Dataset) -> str:
+def _position(header: Elements) -> str:
     """PA, AP, LATERAL or OTHER from ViewPosition (0018,5101); "" if it is empty."""
     position = plain(text(header, "ViewPosition")).upper()
     for view, pattern in (("PA", PA_POSITION), ("AP", AP_POSITION), ("LATERAL", LATERAL_POSITION)):
@@ -241,7 +239,7 @@ def _position(header: Dataset) -> str:
     return "OTHER" if position else ""
 
 
-def _coded_views(header: Dataset) -> list[str]:
+def _coded_views(header: Elements) -> list[str]:
     """The same from ViewCodeSequence (0054,0220); a code that is not known is read by its meaning."""
     views = []
     for item in _items(header, "ViewCodeSequence"):
@@ -255,7 +253,7 @@ def _coded_views(header: Dataset) -> list[str]:
     return views
 
 
-def _orientation(header: Dataset) -> str:
+def _orientation(header: Elements) -> str:
     """FRONTAL or LATERAL by the direction of the rows in PatientOrientation (0020,0020), "" if it is not given."""
     parts = [part for part in text(header, "PatientOrientation").upper().split("\\") if part]
     if len(parts) != 2:
@@ -267,27 +265,27 @@ def _orientation(header: Dataset) -> str:
     return "FRONTAL" if "L" in sides or "R" in sides else ""
 
 
-def _titles(header: Dataset) -> str:
+def _titles(header: Elements) -> str:
     concepts = " ".join(text(item, "CodeMeaning") for item in _items(header, "ConceptNameCodeSequence"))
     return plain(f"{concepts} {_joined(header, *TITLES)}")
 
 
-def _joined(header: Dataset, *keywords: str) -> str:
+def _joined(header: Elements, *keywords: str) -> str:
     return plain(" ".join(text(header, keyword) for keyword in keywords))
 
 
-def _code(item: Dataset) -> tuple[str, str]:
+def _code(item: Elements) -> tuple[str, str]:
     return text(item, "CodingSchemeDesignator"), text(item, "CodeValue")
 
 
-def _items(header: Dataset, keyword: str) -> list[Dataset]:
+def _items(header: Elements, keyword: str) -> list[Elements]:
     try:
-        return [item for item in header.get(keyword) or () if isinstance(item, Dataset)]
+        return [item for item in header.get(keyword) or () if hasattr(item, "get")]
     except PARSER_FAULTS:
         return []
 
 
-def text(header: Dataset, keyword: str) -> str:
+def text(header: Elements, keyword: str) -> str:
     """An element as stripped text, several values joined by backslash; "" if absent or unreadable."""
     try:
         value = header.get(keyword)

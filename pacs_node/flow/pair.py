@@ -64,7 +64,10 @@ def pair_arrival(tx: Transaction, arrived: StoredInstance, rules: PairingRules, 
         return
     if instance.kind is Kind.RADIOGRAPH:
         _repair(tx, arrived, rules, now)
-    elif instance.kind is Kind.ECG:
+    # Asked first: most ECGs come before a radiograph, or for none.
+    elif instance.kind is Kind.ECG and tx.has_accepted(
+        instance.patient.issuer, instance.patient.patient_id, Kind.RADIOGRAPH
+    ):
         for radiograph in _in_reach(tx, arrived, Kind.RADIOGRAPH, rules):
             _repair(tx, radiograph, rules, now)
 

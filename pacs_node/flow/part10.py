@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from dataclasses import dataclass
 
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_file_meta_info
 from pydicom.tag import BaseTag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 IMPLEMENTATION_CLASS_UID = "2.25.152748396519262487214127482317459213377"
 IMPLEMENTATION_VERSION_NAME = "PULMOLINK"
+_META_ELEMENT = struct.Struct("<HH2sH")
 INFLATED_BYTES = 256 * 2**20
 """A deflated data set that grows beyond this is not read."""
 INFLATE_STEP = 2**16
@@ -56,19 +56,32 @@ class DataSetBytes:
 
 def to_part10(parts: DataSetBytes) -> bytes:
     """The data set behind a blank preamble and our file meta information; the same input, the same bytes."""
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = UID(parts.sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(parts.sop_instance_uid)
-    meta.TransferSyntaxUID = UID(parts.transfer_syntax_uid)
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    # Left out, pydicom writes its own version here: after an upgrade the same object would come as other bytes.
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    buffer = DicomBytesIO()
-    buffer.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(buffer, meta, enforce_standard=True)
-    buffer.write(parts.data)
-    return buffer.getvalue()
+    return part10_prefix(parts.sop_class_uid, parts.sop_instance_uid, parts.transfer_syntax_uid) + parts.data
+
+
+def part10_prefix(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
+    """Blank preamble, DICM and file meta information (PS3.10 7.1).
+
+    Written here, because the bytes must stay the same for ever: pydicom's carry its version, and a resend after an
+    upgrade would look like another object.
+    """
+    group = b"".join(
+        (
+            b"\x02\0\x01\0OB\0\0\x02\0\0\0\0\x01",
+            _meta_element(0x0002, b"UI", sop_class_uid, b"\0"),
+            _meta_element(0x0003, b"UI", sop_instance_uid, b"\0"),
+            _meta_element(0x0010, b"UI", transfer_syntax_uid, b"\0"),
+            _meta_element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID, b"\0"),
+            _meta_element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME, b" "),
+        )
+    )
+    return b"\0" * 128 + b"DICM" + _META_ELEMENT.pack(2, 0, b"UL", 4) + len(group).to_bytes(4, "little") + group
+
+
+def _meta_element(element: int, vr: bytes, text: str, pad: bytes) -> bytes:
+    value = text.encode("ascii", "replace")
+    value += pad * (len(value) % 2)
+    return _META_ELEMENT.pack(2, element, vr, len(value)) + value
 
 
 def from_part10(content: bytes) -> DataSetBytes:
@@ -131,16 +144,32 @@ def _past_group_2(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 
 def _check_inflated_size(data: bytes) -> None:
+    inflate_beginning(data, 0)
+
+
+def inflate_beginning(data: bytes | bytearray | memoryview, kept_bytes: int) -> tuple[bytes, int]:
+    """The first `kept_bytes` of a deflated data set, and its whole length.
+
+    Raises
+    ------
+    HeaderUnreadable
+        Damaged, or longer than `INFLATED_BYTES`.
+    """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     size = 0
+    kept = bytearray()
     # In slices: what zlib leaves unconsumed is copied at each call, and a slice of it is cheap.
     for start in range(0, len(data), INFLATE_STEP):
-        rest = data[start : start + INFLATE_STEP]
+        rest = bytes(data[start : start + INFLATE_STEP])
         while rest:
             try:
-                size += len(inflater.decompress(rest, 2**20))
+                piece = inflater.decompress(rest, 2**20)
             except zlib.error:
                 raise HeaderUnreadable("the deflated data set is damaged") from None
+            size += len(piece)
+            if len(kept) < kept_bytes:
+                kept += piece[: kept_bytes - len(kept)]
             if size > INFLATED_BYTES:
                 raise HeaderUnreadable(f"the deflated data set inflates beyond {INFLATED_BYTES} bytes")
             rest = inflater.unconsumed_tail
+    return bytes(kept), size

@@ -7,18 +7,18 @@ status. A success means that bytes, row and pairing are on disk.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
-from pydicom.dataset import Dataset
 
+from ecg_ingest.channels import Elements
 from pacs_node.flow.acquired import acquired
 from pacs_node.flow.classify import Classification, classify, text
 from pacs_node.flow.pair import DISPUTED, DISPUTED_CODE, PairingRules, dispute, lock_of, pair_arrival
-from pacs_node.flow.part10 import DataSetBytes, HeaderUnreadable, read_header, to_part10
+from pacs_node.flow.part10 import DataSetBytes, HeaderUnreadable
+from pacs_node.flow.reception import Origin, Reception
 from pacs_node.settings import Settings
 from storage.errors import StorageFull
 from storage.objects import ObjectStore
@@ -77,23 +77,49 @@ class Receiver:
         self._clock = clock
         self._rules = PairingRules.of(settings)
 
-    def receive(self, incoming: Incoming) -> Receipt:
-        """Store, classify and pair one object; never raises for what the object contains."""
-        limits = self._settings.limits
-        if len(incoming.parts.data) > limits.object_bytes:
-            return self._refused(incoming, f"larger than limits.object_bytes ({limits.object_bytes})")
-        if shutil.disk_usage(self._settings.storage.objects).free < limits.free_disk_bytes:
-            return self._refused(incoming, "disk nearly full (limits.free_disk_bytes)")
+    def open(self, origin: Origin) -> Reception:
+        """A place for one object that comes in fragments; its `finish` receives it."""
+        return Reception(origin, self._objects, self._settings, self.receive)
+
+    def receive(self, incoming: Incoming | Reception) -> Receipt:
+        """Store, classify and pair one object; never raises for what the object contains.
+
+        Raises
+        ------
+        StorageError
+            Neither full nor well: the folder or the database cannot be used.
+        """
+        if isinstance(incoming, Reception):
+            return self._receive(incoming)
+        reception = self.open(
+            Origin(
+                sop_class_uid=incoming.parts.sop_class_uid,
+                sop_instance_uid=incoming.parts.sop_instance_uid,
+                transfer_syntax_uid=incoming.parts.transfer_syntax_uid,
+                calling_ae=incoming.calling_ae,
+                ecg_documents=incoming.ecg_documents,
+            )
+        )
         try:
-            content = to_part10(incoming.parts)
-            stored = self._objects.put(content)
-            instance, status, comment = self._describe(incoming, content, stored.sha256)
+            reception.write(incoming.parts.data)
+            return self._receive(reception)
+        finally:
+            reception.discard()
+
+    def _receive(self, reception: Reception) -> Receipt:
+        if reception.refusal:
+            return self._refused(reception, reception.refusal)
+        try:
+            content = reception.written()
+            # Described first: it reads the temporary file, and needs no disk to wait for.
+            instance, status, comment = self._describe(reception, content.sha256, content.size_bytes)
+            self._objects.put(content)
             receipt = self._store.transact(
                 lambda tx: self._record(tx, instance, status, comment),
                 lock=lock_of(instance.patient, instance.sop_instance_uid),
             )
         except StorageFull:
-            return self._refused(incoming, "disk full")
+            return self._refused(reception, "disk full")
         log.info(
             "received",
             kind=receipt.kind.value if receipt.kind else "",
@@ -107,30 +133,32 @@ class Receiver:
         )
         return receipt
 
-    def _describe(self, incoming: Incoming, content: bytes, sha256: str) -> tuple[Instance, int, str]:
+    def _describe(self, reception: Reception, sha256: str, size_bytes: int) -> tuple[Instance, int, str]:
         """The row of an object, and the status and comment it deserves."""
-        parts = incoming.parts
+        origin = reception.origin
         base = Instance(
-            sop_instance_uid=parts.sop_instance_uid[:UID_LENGTH],
+            sop_instance_uid=origin.sop_instance_uid[:UID_LENGTH],
             series_instance_uid="",
             study_instance_uid="",
-            sop_class_uid=parts.sop_class_uid[:UID_LENGTH],
-            transfer_syntax_uid=parts.transfer_syntax_uid[:UID_LENGTH],
+            sop_class_uid=origin.sop_class_uid[:UID_LENGTH],
+            transfer_syntax_uid=origin.transfer_syntax_uid[:UID_LENGTH],
             accession_number="",
             patient=Patient(issuer="", patient_id="", name="", birth_date="", sex=""),
             acquired=None,
             received_at=self._clock(),
-            calling_ae=incoming.calling_ae,
+            calling_ae=origin.calling_ae,
             sha256=sha256,
-            size_bytes=len(content),
+            size_bytes=size_bytes,
             kind=Kind.OTHER,
             disposition=Disposition.HELD,
             reason="",
         )
         try:
-            header = read_header(content)
+            return reception.with_header(lambda header: self._described(base, header, origin))
         except HeaderUnreadable as error:
             return replace(base, reason=f"unreadable: {error}"), CANNOT_UNDERSTAND, str(error)
+
+    def _described(self, base: Instance, header: Elements, origin: Origin) -> tuple[Instance, int, str]:
         described = replace(
             base,
             series_instance_uid=text(header, "SeriesInstanceUID")[:UID_LENGTH],
@@ -140,8 +168,8 @@ class Receiver:
             acquired=acquired(header, self._settings.node.zone),
         )
         for keyword, expected in (
-            ("SOPInstanceUID", parts.sop_instance_uid),
-            ("SOPClassUID", parts.sop_class_uid),
+            ("SOPInstanceUID", origin.sop_instance_uid),
+            ("SOPClassUID", origin.sop_class_uid),
         ):
             found = text(header, keyword)
             if not found:
@@ -150,7 +178,7 @@ class Receiver:
             if found != expected:
                 reason = f"{keyword} inside differs from the one it was sent under"
                 return replace(described, reason=f"uid_mismatch: {reason}"), DATA_SET_MISMATCH, reason
-        verdict = _complete(classify(header, ecg_documents=incoming.ecg_documents), described)
+        verdict = _complete(classify(header, ecg_documents=origin.ecg_documents), described)
         return (
             replace(described, kind=verdict.kind, disposition=verdict.disposition, reason=verdict.reason),
             SUCCESS,
@@ -159,12 +187,14 @@ class Receiver:
 
     def _record(self, tx: Transaction, instance: Instance, status: int, comment: str) -> Receipt:
         """The row and the pairing, in one transaction; the same bytes again change nothing."""
-        known = tx.instances_with_uid(instance.sop_instance_uid)
+        new = tx.is_unknown(instance.sop_instance_uid)
+        known = () if new else tx.instances_with_uid(instance.sop_instance_uid)
         same = next((row for row in known if row.instance.sha256 == instance.sha256), None)
         if same is not None:
             instance = self._again(tx, same, known, instance)
         else:
-            instance = self._beside(tx, known, instance)
+            if not new:
+                instance = self._beside(tx, known, instance)
             row = StoredInstance(instance_id=tx.add_instance(instance), instance=instance, purged_at=None)
             pair_arrival(tx, row, self._rules, self._clock())
         return Receipt(
@@ -221,14 +251,14 @@ class Receiver:
         reason = f"{SAME_UID}: an object with this SOP Instance UID and other content came earlier"
         return replace(instance, disposition=Disposition.HELD, reason=DISPUTED if disputed else reason)
 
-    def _refused(self, incoming: Incoming, comment: str) -> Receipt:
+    def _refused(self, reception: Reception, comment: str) -> Receipt:
         """Nothing was kept; the sender keeps it."""
         log.error(
             "refused",
             reason=comment,
-            sop_class=incoming.parts.sop_class_uid[:UID_LENGTH],
-            calling_ae=incoming.calling_ae,
-            size_bytes=len(incoming.parts.data),
+            sop_class=reception.origin.sop_class_uid[:UID_LENGTH],
+            calling_ae=reception.origin.calling_ae,
+            size_bytes=reception.size_bytes,
         )
         return Receipt(status=OUT_OF_RESOURCES, comment=comment[:64], reason=comment)
 
@@ -237,7 +267,7 @@ def _is_own(tx: Transaction, instance: Instance) -> bool:
     return tx.is_own_report(instance.sop_instance_uid)
 
 
-def person(header: Dataset, default_issuer: str) -> Patient:
+def person(header: Elements, default_issuer: str) -> Patient:
     """Who the header says it is of; what is not in the standard's form counts as not said."""
     birth_date = re.sub(r"[-./]", "", text(header, "PatientBirthDate"))
     sex = text(header, "PatientSex").upper()

@@ -148,12 +148,14 @@ def _side_by_side(figures: list[Figure]) -> Table:
         table.add_row(
             row,
             f"{own:.1f}",
-            *(
-                f"{found[name].median:.1f} ({own / found[name].median:.2f})" if name in found else ""
-                for name in receivers[1:]
-            ),
+            *(_beside(own, found[name].median) if name in found else "" for name in receivers[1:]),
         )
     return table
+
+
+def _beside(own: float, theirs: float) -> str:
+    """A peer's figure and the ratio; a peer that took nothing has none."""
+    return f"{theirs:.1f} ({own / theirs:.2f})" if theirs else "0"
 
 
 def load_now() -> float:

@@ -40,7 +40,7 @@ def test_whole_bytes_and_pieces_of_them_are_one_object(objects: ObjectStore, pie
 
 def test_an_object_lies_under_its_digest_for_its_user_alone(objects: ObjectStore) -> None:
     assert objects.put(HELLO).created
-    path = objects.root / SHA256[:2] / SHA256[2:4] / SHA256
+    path = objects.root / SHA256[:2] / SHA256
     assert objects.path(SHA256) == path
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     for folder in (path.parent, path.parent.parent, objects.root):
@@ -91,11 +91,11 @@ def test_bytes_and_every_folder_entry_are_on_disk_before_put_returns(
     leaf = objects.path(SHA256).parent
     objects.put(HELLO)
     assert synced[0].parent == objects.root / "tmp"
-    assert synced[1:] == [leaf, leaf.parent, objects.root]
+    assert synced[1:] == [leaf, objects.root]
     synced.clear()
     # Another process cannot know whether the one that put it lived to do so.
     ObjectStore(objects.root).put(HELLO)
-    assert synced[-3:] == [leaf, leaf.parent, objects.root]
+    assert synced[-2:] == [leaf, objects.root]
 
 
 def test_putting_again_writes_nothing(objects: ObjectStore) -> None:
@@ -177,7 +177,7 @@ def test_stray_files_are_no_objects(objects: ObjectStore) -> None:
     objects.put(HELLO)
     (objects.root / "README").touch()
     (objects.root / SHA256[:2] / "zz").mkdir()
-    (objects.root / SHA256[:2] / SHA256[2:4] / "notes.txt").touch()
+    (objects.root / SHA256[:2] / "notes.txt").touch()
     assert list(objects.digests()) == [SHA256]
 
 

@@ -1,0 +1,265 @@
+"""One association from its request to its end: the protocol machine of an acceptor (PS3.8 9.2), and DIMSE on top.
+
+Comes in: a `Wire`. Goes out: data sets, fragment by fragment, to a `Reception` made for each C-STORE; responses back
+to the peer. C-ECHO and C-STORE are served; every other request is answered with the standard's refusal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from pacs_node.dicom import wire
+from pacs_node.dicom.commands import (
+    C_CANCEL_RQ,
+    C_ECHO_RQ,
+    C_STORE_RQ,
+    MISTYPED_ARGUMENT,
+    REQUESTS,
+    RESPONSE,
+    SOP_CLASS_NOT_SUPPORTED,
+    UNRECOGNIZED_OPERATION,
+    Command,
+    read_command,
+    response,
+)
+from pacs_node.dicom.negotiation import Accepted, Context, Negotiator, Rejected
+from pacs_node.dicom.pdata import IS_COMMAND, IS_LAST, command_pdus, fragments
+from pacs_node.dicom.primitives import VERIFICATION
+from pacs_node.dicom.wire import PeerGone, ProtocolError, Stopping, TooSlow, Wire
+from pacs_node.flow.receive import CANNOT_UNDERSTAND, PROCESSING_FAILURE, Receipt
+from pacs_node.settings import Limits
+from storage.errors import StorageError
+
+log = structlog.get_logger()
+
+SURPLUS_BYTES = 64 * 2**20
+"""How much beyond limits.object_bytes is read and dropped, so that the sender gets its status and not an abort."""
+
+BY_PROVIDER = 2
+"""Source of our aborts: the protocol machine (PS3.8 table 9-26)."""
+
+
+class Reception(Protocol):
+    """Takes one data set as it arrives."""
+
+    def write(self, fragment: memoryview) -> None:
+        """The next bytes, valid during the call."""
+
+    def finish(self) -> Receipt:
+        """All bytes came: store them and say what to answer."""
+
+    def discard(self) -> None:
+        """The rest will not come: leave nothing behind. Harmless after `finish`."""
+
+
+Open = Callable[[Command, Context, Accepted], Reception]
+
+
+class Association:
+    """Serves one connection.
+
+    Parameters
+    ----------
+    claim
+        Asked once the request is complete: whether a further association may be established.
+    open_reception
+        Makes the `Reception` of a C-STORE request.
+    """
+
+    def __init__(
+        self,
+        line: Wire,
+        peer: str,
+        limits: Limits,
+        negotiator: Negotiator,
+        claim: Callable[[], bool],
+        open_reception: Open,
+    ) -> None:
+        self._wire = line
+        self._peer = peer
+        self._limits = limits
+        self._negotiator = negotiator
+        self._claim = claim
+        self._open_reception = open_reception
+        self._agreed: Accepted | None = None
+        # The message under way, if there is one.
+        self._context_id = 0
+        self._command_bytes = bytearray()
+        self._command: Command | None = None
+        self._reception: Reception | None = None
+        self._surplus = 0
+        self._message_deadline = 0.0
+
+    def serve(self, request_deadline: float) -> None:
+        """Negotiate until `request_deadline` (`time.monotonic()`) and serve until the association ends, in any way."""
+        try:
+            agreed = self._establish(request_deadline)
+            if agreed is not None:
+                self._agreed = agreed
+                self._converse(agreed)
+        except PeerGone:
+            self._ended("peer_gone", "the peer closed or lost the connection")
+        except TooSlow as slow:
+            self._abort(0, "too_slow", slow.limit)
+        except ProtocolError as wrong:
+            self._abort(wrong.reason, "protocol_error", wrong.why)
+        except Stopping:
+            self._abort(0, "stopping", "the server stops")
+        finally:
+            if self._reception is not None:
+                self._reception.discard()
+
+    def _establish(self, deadline: float) -> Accepted | None:
+        pdu = self._wire.next_pdu(("limits.association_seconds", deadline), self._limits.pdu_seconds, deadline)
+        if pdu.kind == wire.ABORT:
+            return None
+        if pdu.kind != wire.ASSOCIATE_RQ:
+            raise ProtocolError(wire.UNEXPECTED_PDU, "the first PDU is no association request")
+        answer = self._negotiator.answer(bytes(pdu.body), self._peer, claim=self._claim)
+        self._wire.send(answer.answer)
+        if isinstance(answer, Rejected):
+            log.warning("association_rejected", calling_ae=answer.calling_ae, peer=self._peer, reason=answer.why)
+            self._wire.linger()
+            return None
+        return answer
+
+    def _converse(self, agreed: Accepted) -> None:
+        limits = self._limits
+        while True:
+            deadline = time.monotonic() + limits.network_timeout_seconds
+            if self._wire.patient:
+                deadline = min(deadline, self._message_deadline)
+            pdu = self._wire.next_pdu(("limits.network_timeout_seconds", deadline), limits.pdu_seconds)
+            if pdu.kind == wire.P_DATA:
+                self._take(agreed, pdu.body)
+            elif pdu.kind == wire.RELEASE_RQ:
+                self._wire.send(wire.HEADER.pack(wire.RELEASE_RP, 4) + bytes(4))
+                self._wire.linger()
+                return
+            elif pdu.kind == wire.ABORT:
+                return
+            else:
+                raise ProtocolError(wire.UNEXPECTED_PDU, f"PDU type {pdu.kind} in an established association")
+
+    def _take(self, agreed: Accepted, body: memoryview) -> None:
+        for context_id, control, fragment in fragments(body):
+            if not self._wire.patient:
+                if context_id not in agreed.contexts:
+                    raise ProtocolError(wire.UNEXPECTED_PARAMETER, "a presentation context that was not accepted")
+                self._context_id = context_id
+                self._message_deadline = time.monotonic() + self._limits.message_seconds
+                self._wire.patient = True
+            elif context_id != self._context_id:
+                raise ProtocolError(wire.UNEXPECTED_PARAMETER, "another presentation context within a message")
+            if control & IS_COMMAND:
+                self._take_command(agreed, fragment, last=bool(control & IS_LAST))
+            else:
+                self._take_data(agreed, fragment, last=bool(control & IS_LAST))
+        if self._wire.patient and time.monotonic() > self._message_deadline:
+            raise TooSlow("limits.message_seconds")
+
+    def _take_command(self, agreed: Accepted, fragment: memoryview, *, last: bool) -> None:
+        if self._command is not None:
+            raise ProtocolError(wire.UNEXPECTED_PARAMETER, "a command within a data set")
+        if len(self._command_bytes) + len(fragment) > self._limits.command_bytes:
+            raise ProtocolError(wire.INVALID_PARAMETER, "a command set longer than limits.command_bytes")
+        self._command_bytes += fragment
+        if not last:
+            return
+        command = read_command(self._command_bytes)
+        self._command_bytes = bytearray()
+        if not command.has_data_set:
+            self._answer(agreed, command, self._without_data_set(agreed, command))
+            return
+        self._command = command
+        self._surplus = 0
+        context = agreed.contexts[self._context_id]
+        if command.field == C_STORE_RQ and _storable(command, context):
+            self._reception = self._open_reception(command, context, agreed)
+
+    def _take_data(self, agreed: Accepted, fragment: memoryview, *, last: bool) -> None:
+        command = self._command
+        if command is None:
+            raise ProtocolError(wire.UNEXPECTED_PARAMETER, "a data set without a command")
+        reception = self._reception
+        if reception is not None:
+            reception.write(fragment)
+        self._surplus += len(fragment)
+        if self._surplus > self._limits.object_bytes + SURPLUS_BYTES:
+            raise ProtocolError(wire.INVALID_PARAMETER, "a message far beyond limits.object_bytes")
+        if not last:
+            return
+        self._command = self._reception = None
+        if reception is None:
+            self._answer(agreed, command, self._refusal(agreed, command))
+            return
+        try:
+            receipt = reception.finish()
+        except StorageError as error:  # its words name no patient
+            log.error("receive_failed", error=type(error).__name__, detail=str(error), calling_ae=agreed.calling_ae)
+            receipt = Receipt(status=PROCESSING_FAILURE, comment="")
+        except Exception as error:  # noqa: BLE001 - the outermost loop of a message: answer, never hang
+            log.error("receive_failed", error=type(error).__name__, calling_ae=agreed.calling_ae)
+            receipt = Receipt(status=PROCESSING_FAILURE, comment="")
+        finally:
+            reception.discard()
+        self._answer(agreed, command, receipt)
+
+    def _without_data_set(self, agreed: Accepted, command: Command) -> Receipt | None:
+        context = agreed.contexts[self._context_id]
+        if command.field == C_ECHO_RQ and context.sop_class_uid == VERIFICATION:
+            return Receipt(status=0x0000, comment="")
+        if command.field == C_STORE_RQ and _storable(command, context):
+            return Receipt(status=CANNOT_UNDERSTAND, comment="C-STORE without a data set")
+        return self._refusal(agreed, command)
+
+    def _refusal(self, agreed: Accepted, command: Command) -> Receipt | None:
+        """What the standard answers to a request that is not served here (PS3.7 C); None: nothing."""
+        if command.field == C_CANCEL_RQ:
+            return None  # has no response; nothing is left to cancel
+        if command.field & RESPONSE:
+            raise ProtocolError(wire.UNEXPECTED_PARAMETER, "a response that nobody asked for")
+        log.warning("request_refused", command=f"0x{command.field:04X}", calling_ae=agreed.calling_ae, peer=self._peer)
+        context = agreed.contexts[self._context_id]
+        if command.field not in REQUESTS:
+            return Receipt(status=UNRECOGNIZED_OPERATION, comment="unknown command")
+        if command.sop_class_uid and command.sop_class_uid != context.sop_class_uid:
+            return Receipt(status=SOP_CLASS_NOT_SUPPORTED, comment="SOP Class is not that of the context")
+        if command.field == C_STORE_RQ:
+            status = MISTYPED_ARGUMENT if context.sop_class_uid != VERIFICATION else UNRECOGNIZED_OPERATION
+            return Receipt(status=status, comment="no storage SOP Class and Instance UID")
+        return Receipt(status=UNRECOGNIZED_OPERATION, comment="only C-ECHO and C-STORE are served")
+
+    def _answer(self, agreed: Accepted, command: Command, receipt: Receipt | None) -> None:
+        self._wire.patient = False
+        if receipt is not None:
+            encoded = response(command, receipt.status, receipt.comment)
+            self._wire.send(command_pdus(self._context_id, encoded, agreed.peer_pdu_bytes))
+
+    def _abort(self, reason: int, event: str, why: str) -> None:
+        try:
+            self._wire.send(wire.HEADER.pack(wire.ABORT, 4) + bytes((0, 0, BY_PROVIDER, reason)))
+            self._wire.linger()
+        except PeerGone:
+            pass
+        self._ended(event, why)
+
+    def _ended(self, event: str, why: str) -> None:
+        if self._agreed is None and event == "peer_gone":
+            log.debug("connection_closed", peer=self._peer)  # a port probe, every few seconds for years
+            return
+        calling = self._agreed.calling_ae if self._agreed else ""
+        log.warning("association_cut", cause=event, reason=why, calling_ae=calling, peer=self._peer)
+
+
+def _storable(command: Command, context: Context) -> bool:
+    """Whether a C-STORE names an instance of its context's SOP Class."""
+    return (
+        context.sop_class_uid != VERIFICATION
+        and command.sop_class_uid == context.sop_class_uid
+        and command.sop_instance_uid != ""
+    )

@@ -1,0 +1,292 @@
+"""Broken and hostile peers: each is ended within its bound, and a good client is served meanwhile (issue 3, item 4)."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from pacs_node.dicom.pdata import command_pdus
+from pacs_node.dicom.wire import ABORT, INVALID_PARAMETER, P_DATA
+from pacs_node.flow.sop_classes import COMPUTED_RADIOGRAPHY
+from tests.benchmarks.replay import command
+from tests.unit.dicom.peers import CONTEXTS, Listening, aborted, answer, film, pdu, pdv, request, stored
+
+Listen = Callable[..., Listening]
+STORE = command_pdus(3, command(1, 1, COMPUTED_RADIOGRAPHY, "1.2.3"), 0)
+SEED = 20261122
+
+
+@contextmanager
+def many(node: Listening, count: int, first: bytes) -> Iterator[list[socket.socket]]:
+    """So many connections that say `first` and then nothing."""
+    connections: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            connection = node.connect()
+            connections.append(connection)
+            with suppress(OSError):
+                connection.sendall(first)
+        yield connections
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def closed_within(connections: list[socket.socket], seconds: float) -> bool:
+    """Whether the server closes every one of them in that time."""
+    deadline = time.monotonic() + seconds
+    for connection in connections:
+        connection.settimeout(max(0.01, deadline - time.monotonic()))
+        try:
+            answer(connection)
+        except TimeoutError:
+            return False
+    return True
+
+
+class TestSlowPeers:
+    def test_five_hundred_connections_of_one_byte_end_within_the_deadline_and_a_good_client_is_served(
+        self, listen: Listen
+    ) -> None:
+        node = listen(limits={"association_seconds": 3})
+        began = time.monotonic()
+        with many(node, 500, b"\x01") as connections:
+            node.serves(within_seconds=1.0)
+            assert threading.active_count() < 200
+            assert closed_within(connections, 3 + 3 - (time.monotonic() - began))
+            assert time.monotonic() - began < 6
+        node.serves()
+
+    @pytest.mark.parametrize("first", [b"", b"\x01\x00\x00", request()[:80]], ids=["silent", "three bytes", "half"])
+    def test_a_request_that_never_ends_is_closed(self, listen: Listen, first: bytes) -> None:
+        node = listen(limits={"association_seconds": 1})
+        with many(node, 3, first) as connections:
+            assert closed_within(connections, 3.5)
+
+    def test_a_request_that_drips_is_closed_although_something_always_comes(self, listen: Listen) -> None:
+        node = listen(limits={"association_seconds": 1})
+        with node.connect() as connection:
+            began = time.monotonic()
+            with suppress(OSError):
+                for byte in request():
+                    connection.sendall(bytes((byte,)))
+                    time.sleep(0.05)
+                    if time.monotonic() - began > 5:
+                        break
+            assert time.monotonic() - began < 4
+
+    def test_silence_on_an_association_is_aborted(self, listen: Listen) -> None:
+        node = listen(limits={"network_timeout_seconds": 1})
+        line = node.associate()
+        began = time.monotonic()
+        assert line.pdu()[0] == ABORT
+        assert 0.9 < time.monotonic() - began < 3
+        line.close()
+
+    def test_a_pdu_that_drips_is_aborted(self, listen: Listen) -> None:
+        node = listen(limits={"pdu_seconds": 1, "network_timeout_seconds": 10})
+        line = node.associate()
+        whole = stored(film())
+        began = time.monotonic()
+        with suppress(OSError):
+            for byte in whole:
+                line.socket.sendall(bytes((byte,)))
+                time.sleep(0.02)
+                if time.monotonic() - began > 6:
+                    break
+        assert time.monotonic() - began < 5
+        line.close()
+        assert node.files() == 0
+
+    def test_fragments_of_nothing_without_end_are_aborted(self, listen: Listen) -> None:
+        node = listen(limits={"message_seconds": 1})
+        line = node.associate()
+        line.socket.sendall(STORE)
+        began = time.monotonic()
+        with suppress(OSError):
+            while time.monotonic() - began < 6:
+                line.socket.sendall(pdu(P_DATA, pdv(3, 0, b"")) * 100)
+        assert time.monotonic() - began < 4
+        line.close()
+        assert node.files() == 0
+
+    def test_a_peer_that_reads_nothing_holds_nobody_else(self, listen: Listen) -> None:
+        node = listen()
+        with node.connect() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            deaf.sendall(request() + command_pdus(1, command(0x30, 1, CONTEXTS[0][0]), 0) * 2000)
+            node.serves()
+
+
+class TestGreedyPeers:
+    def test_a_message_far_beyond_the_limit_is_aborted_and_leaves_nothing(self, listen: Listen) -> None:
+        node = listen(limits={"object_bytes": 2**20})
+        line = node.associate()
+        line.socket.sendall(STORE)
+        piece = pdu(P_DATA, pdv(3, 0, bytes(100_000)))
+        line.socket.settimeout(20)
+        whole = piece * 2000
+        before = psutil.Process().memory_info().rss
+        with pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe
+            line.socket.sendall(whole)
+        assert psutil.Process().memory_info().rss - before < 32 * 2**20
+        line.close()
+        assert node.files() == 0
+        node.serves()
+
+    def test_connections_beyond_the_bound_push_out_the_one_that_waits_longest(self, listen: Listen) -> None:
+        node = listen(limits={"connections": 10, "connections_per_peer": 10, "association_seconds": 30})
+        good = node.associate()
+        with many(node, 40, b"\x01"):
+            assert node.server.counts()[0] <= 10
+            assert good.echo() == 0
+            node.serves()
+        good.release()
+
+    def test_established_associations_are_never_pushed_out(self, listen: Listen) -> None:
+        node = listen(limits={"connections": 4, "connections_per_peer": 4})
+        lines = [node.associate() for _ in range(4)]
+        with node.connect() as connection:
+            assert answer(connection) == b""
+        assert [line.echo() for line in lines] == [0] * 4
+        for line in lines:
+            line.release()
+
+    def test_a_length_of_four_gibibytes_costs_no_memory(self, listen: Listen) -> None:
+        node = listen()
+        before = psutil.Process().memory_info().rss
+        for told in (struct.pack(">BxI", 1, 0xFFFFFFFF), request() + struct.pack(">BxI", P_DATA, 0xFFFFFFFF)):
+            with node.connect() as connection:
+                connection.sendall(told + bytes(1000))
+                assert aborted(answer(connection)) == INVALID_PARAMETER
+        assert psutil.Process().memory_info().rss - before < 16 * 2**20
+
+
+class TestHostileObjects:
+    @pytest.mark.parametrize("undefined", [True, False])
+    @pytest.mark.parametrize("depth", [65, 5_000])
+    def test_sequences_in_sequences_are_answered(self, listen: Listen, depth: int, undefined: bool) -> None:
+        from tests.unit.flow.test_index import sequences
+
+        node = listen()
+        content = film() + sequences(depth, undefined=undefined, tag=(0x0054, 0x0220))
+        line = node.associate()
+        line.socket.sendall(stored(content))
+        assert line.status() in {0, 0xC000}
+        assert line.echo() == 0
+        line.release()
+
+    def test_a_deflate_bomb_is_held_and_takes_little_memory(self, listen: Listen) -> None:
+        import zlib
+
+        from pacs_node.flow.part10 import DataSetBytes, to_part10
+
+        deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+        data = b"".join(deflater.compress(bytes(2**20)) for _ in range(400)) + deflater.flush()
+        bomb = DataSetBytes(
+            sop_class_uid=COMPUTED_RADIOGRAPHY,
+            sop_instance_uid="1.2.3",
+            transfer_syntax_uid=str(DeflatedExplicitVRLittleEndian),
+            data=data,
+        )
+        node = listen()
+        line = node.associate([CONTEXTS[0], (COMPUTED_RADIOGRAPHY, str(DeflatedExplicitVRLittleEndian))])
+        before = psutil.Process().memory_info().rss
+        line.socket.sendall(stored(to_part10(bomb)))
+        assert line.status() == 0xC000
+        assert psutil.Process().memory_info().rss - before < 128 * 2**20
+        line.release()
+
+    @pytest.mark.parametrize("preamble", [b"MZ\x90\x00", b"\x7fELF", b"II*\x00"])
+    def test_a_program_in_the_preamble_is_not_stored(self, listen: Listen, preamble: bytes) -> None:
+        """A network object has no preamble; what is stored begins with 128 blank bytes whatever came."""
+        node = listen()
+        line = node.associate()
+        data = preamble + bytes(124) + film()[128:]
+        line.socket.sendall(STORE + pdu(P_DATA, pdv(3, 2, data)))
+        line.status()
+        line.release()
+        for row in node.store.instances():
+            assert node.objects.get(row.instance.sha256)[:132] == bytes(128) + b"DICM"
+
+
+def mutated(chance: random.Random, seeds: list[bytes]) -> bytes:
+    """A conversation with bytes changed, cut, doubled or swapped."""
+    told = bytearray(chance.choice(seeds))
+    for _ in range(chance.choice((1, 1, 2, 4, 16))):
+        if not told:
+            break
+        at = chance.randrange(len(told))
+        match chance.randrange(6):
+            case 0 | 1:
+                told[at] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)))
+            case 2:
+                del told[at : at + chance.randrange(1, 40)]
+            case 3:
+                told[at:at] = told[at : at + chance.randrange(1, 40)]
+            case 4:
+                told[at:at] = chance.randbytes(chance.randrange(1, 40))
+            case _:
+                told[at : at + 4] = struct.pack(">I", chance.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 2**16)))
+    return bytes(told)
+
+
+def converse(node: Listening, told: bytes) -> None:
+    """Say all of it, half-close, and wait for the end."""
+    with node.connect() as connection, suppress(ConnectionError):
+        connection.sendall(told)
+        connection.shutdown(socket.SHUT_WR)
+        answer(connection)
+
+
+def fuzz(node: Listening, count: int) -> None:
+    """So many mutated conversations from four peers, a good client beside them; the seed is fixed."""
+    content = film()
+    release = pdu(5, bytes(4))
+    echo = command_pdus(1, command(0x30, 1, CONTEXTS[0][0]), 0)
+    seeds = [request(), request() + echo + release, request() + stored(content) + release, request() + STORE]
+    for number in range(20):  # warm up before memory is compared
+        converse(node, mutated(random.Random(number), seeds))
+    process = psutil.Process(os.getpid())
+    before = process.memory_info().rss
+    failed: list[BaseException] = []
+
+    def attack(number: int) -> None:
+        chance = random.Random(SEED + number)
+        try:
+            for _ in range(count // 4):
+                converse(node, mutated(chance, seeds))
+        except Exception as error:  # noqa: BLE001 - told to the test
+            failed.append(error)
+
+    threads = [threading.Thread(target=attack, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    served = 0
+    while any(thread.is_alive() for thread in threads):
+        node.serves(within_seconds=5.0)
+        served += 1
+        time.sleep(0.05)
+    assert not failed
+    assert served > 0
+    assert process.memory_info().rss - before < 64 * 2**20
+    node.serves()
+
+
+def test_mutated_conversations_never_stop_the_server(listen: Listen) -> None:
+    fuzz(listen(limits={"association_seconds": 2, "pdu_seconds": 2, "network_timeout_seconds": 2}), 2_000)
+
+
+@pytest.mark.long
+def test_a_hundred_thousand_mutated_conversations_never_stop_the_server(listen: Listen) -> None:
+    fuzz(listen(limits={"association_seconds": 2, "pdu_seconds": 2, "network_timeout_seconds": 2}), 100_000)
