@@ -26,6 +26,7 @@ SERVICE_LINK = re.compile(r"PULMOLINK_(.*_)?(SERVICE_(HOST|PORT.*)|PORT_\d+_(TCP
 """What Kubernetes sets in every container beside a Service whose name begins with ours."""
 
 REPORT_KINDS: tuple[Literal["sr", "overlay"], ...] = ("sr", "overlay")
+ACCEPTED_KINDS: tuple[Literal["radiograph", "ecg", "document"], ...] = ("radiograph", "ecg", "document")
 
 
 class SettingsError(Exception):
@@ -59,6 +60,17 @@ def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _certificate(value: str) -> str:
+    if value.startswith("sha256:"):
+        digits = value.removeprefix("sha256:").replace(":", "").lower()
+        if not re.fullmatch(r"[0-9a-f]{64}", digits):
+            raise ValueError("a fingerprint is sha256: and 64 hexadecimal digits, colons allowed")
+        return f"sha256:{digits}"
+    if value and not all(re.fullmatch(r"\s*[A-Za-z][A-Za-z0-9.]*=[^,]+", part) for part in value.split(",")):
+        raise ValueError('use "sha256:..." or parts of the subject such as "O=Hospital, CN=cart1"')
+    return value
+
+
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
@@ -83,11 +95,31 @@ class Node(_Section):
     require_called_ae_title: bool = Field(
         False, description="true: refuse associations that call us by another AE title"
     )
+    also_called: Annotated[tuple[AeTitle, ...], BeforeValidator(_listed)] = Field(
+        (), description="further AE titles that are ours where require_called_ae_title is true"
+    )
 
     @property
     def zone(self) -> ZoneInfo:
         """`site_timezone` as a tzinfo."""
         return ZoneInfo(self.site_timezone)
+
+
+class Tls(_Section):
+    """DICOM over TLS 1.2 and 1.3 (PS3.15 B.12). Files are PEM, and read again when they change."""
+
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        0, description="TLS port, beside node.port; 2762 is the registered one; 0: no TLS"
+    )
+    only: bool = Field(False, description="true: the plain node.port is not opened")
+    certificate: str = Field(
+        "", description="file of our certificate and those between it and its authority; shown to destinations too"
+    )
+    key: str = Field("", description="file of its private key, without a password; blank: in tls.certificate")
+    client_ca: str = Field("", description="file of the authorities that senders' certificates must come from")
+    require_client_certificate: bool = Field(
+        True, description="false: senders without a certificate may speak (their data is still encrypted)"
+    )
 
 
 class Storage(_Section):
@@ -134,6 +166,19 @@ class Source(_Section):
     ecg_documents: bool = Field(
         False, description="true: every PDF and picture from here is an ECG, whatever its title says"
     )
+    accepts: Annotated[tuple[Literal["radiograph", "ecg", "document"], ...], BeforeValidator(_listed)] = Field(
+        ACCEPTED_KINDS,
+        min_length=1,
+        description="what it may send; document: PDFs and pictures. SOP Classes of other kinds are not negotiated",
+    )
+    certificate: Annotated[str, AfterValidator(_certificate)] = Field(
+        "",
+        description='its TLS certificate, as "sha256:..." or parts of its subject ("O=Hospital, CN=cart1"); '
+        "then it may speak over TLS only",
+    )
+    objects_per_second: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        0, description="as limits.objects_per_second, for this source; 0: that one"
+    )
 
 
 class Destination(_Section):
@@ -146,6 +191,12 @@ class Destination(_Section):
     sends: Annotated[tuple[Literal["sr", "overlay"], ...], BeforeValidator(_listed)] = Field(
         REPORT_KINDS, min_length=1, description="what it is sent"
     )
+    tls: bool = Field(False, description="true: over TLS, with tls.certificate as ours where it is set")
+    tls_ca: str = Field(
+        "",
+        description="file of the authorities its certificate must come from; blank: tls.client_ca, else the system's",
+    )
+    tls_check_name: bool = Field(True, description="false: its certificate need not name its host")
 
 
 class Web(_Section):
@@ -225,7 +276,17 @@ class Limits(_Section):
     )
     network_timeout_seconds: Seconds = Field(60, description="silence on an association before it is aborted")
     free_disk_bytes: Annotated[int, Field(ge=0)] = Field(
-        64 * 2**20, description="less than this free under storage.objects: status 0xA700"
+        64 * 2**20,
+        description="less than this free under storage.objects: status 0xA700, and associations that would store are "
+        "rejected",
+    )
+    free_inodes: Annotated[int, Field(ge=0)] = Field(
+        1024, description="fewer inodes than this free under storage.objects: the same"
+    )
+    objects_per_second: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        2000,
+        description="objects from one source, each receiver; faster ones wait for their turn, where that takes more "
+        "than 10 s get status 0xA700; 0: no bound",
     )
     header_bytes: Annotated[int, Field(ge=65536)] = Field(
         64 * 2**20, description="how far into a data set its header is read; beyond: status 0xC000, held"
@@ -250,6 +311,7 @@ class Settings(_Section):
     """Everything that may be configured."""
 
     node: Node = Node()
+    tls: Tls = Tls()
     storage: Storage = Storage()
     model: Model = Model()
     pairing: Pairing = Pairing()
@@ -279,10 +341,33 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Set
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise SettingsError([_sentence(problem, path, origins) for problem in error.errors()]) from None
+    problems = _contradictions(settings)
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    """What is wrong with keys together, each by itself being allowed."""
+    problems = []
     names = [destination.name for destination in settings.destinations]
     if len(set(names)) != len(names):
-        raise SettingsError(["destinations: two destinations have the same name; names must differ"])
-    return settings
+        problems.append("destinations: two destinations have the same name; names must differ")
+    tls = settings.tls
+    if tls.port and not tls.certificate:
+        problems.append("tls.certificate: required where tls.port is set")
+    if tls.port and tls.require_client_certificate and not tls.client_ca:
+        problems.append(
+            "tls.client_ca: required where senders must show a certificate (tls.require_client_certificate)"
+        )
+    if tls.port == settings.node.port and not tls.only:
+        problems.append("tls.port: the same as node.port; use another, or set tls.only")
+    if tls.only and not tls.port:
+        problems.append("tls.only: nobody could speak without tls.port")
+    for number, source in enumerate(settings.sources):
+        if source.certificate and not (tls.port and tls.client_ca):
+            problems.append(f"sources.{number}.certificate: needs tls.port and tls.client_ca")
+    return problems
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -365,60 +450,3 @@ def _sentence(problem: Any, path: Path | None, origins: Mapping[tuple[str, ...],
         "missing": "required key is missing",
     }.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     return f"{where}: {'.'.join(location)}: {reason}"
-
-
-def hide_secrets(url: str) -> str:
-    """A database URL with its password replaced."""
-    url = re.sub(r"(://[^:/@]*:)[^@]*@", r"\1********@", url)
-    return re.sub(r"([?&]password=)[^&]*", r"\1********", url)
-
-
-def as_toml(settings: Settings) -> str:
-    """The settings in force as TOML, secrets hidden."""
-    tree = settings.model_dump(mode="json")
-    tree["storage"]["database"] = hide_secrets(tree["storage"]["database"])
-    lines: list[str] = []
-    for section, content in tree.items():
-        tables = content if isinstance(content, list) else [content]
-        for table in tables:
-            lines.append(f"[[{section}]]" if isinstance(content, list) else f"[{section}]")
-            lines += [f"{key} = {_toml(value)}" for key, value in table.items()]
-            lines.append("")
-    return "\n".join(lines)
-
-
-def example() -> str:
-    """A commented file with every key at its default; lists show one commented entry."""
-    lines = [
-        "# pulmolink configuration. Every key may be left out; what stands here is the default.",
-        "# Each key is also an environment variable, PULMOLINK_SECTION_KEY, which wins over this file.",
-        "",
-    ]
-    samples: dict[str, tuple[type[_Section], dict[str, Any]]] = {
-        "sources": (Source, {"ae_title": "MODALITY", "host": "127.0.0.1"}),
-        "destinations": (
-            Destination,
-            {"name": "pacs", "ae_title": "ORTHANC", "host": "127.0.0.1", "port": 4242},
-        ),
-    }
-    for section, field in Settings.model_fields.items():
-        if section in samples:
-            kind, sample = samples[section]
-            lines.append(f"# {kind.__doc__}" + (" None listed: nobody but loopback." * (section == "sources")))
-            values = kind.model_validate(sample).model_dump(mode="json")
-            lines.append(f"#[[{section}]]")
-            mark = "#"
-        else:
-            kind = type(field.default)
-            values = kind().model_dump(mode="json")
-            lines += [f"# {kind.__doc__}", f"[{section}]"]
-            mark = ""
-        for key, entry in kind.model_fields.items():
-            lines.append(f"{mark}{key} = {_toml(values[key])}  # {entry.description}")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _toml(value: object) -> str:
-    """A value as TOML; JSON's notation is TOML's for the kinds used here."""
-    return json.dumps(value, ensure_ascii=False)

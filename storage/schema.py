@@ -29,7 +29,7 @@ from sqlalchemy.types import TypeDecorator
 
 from storage.records import DeliveryState, Disposition, Kind, MatchState, ReportKind
 
-REVISION = "0001"
+REVISION = "0003"
 """The newest revision in `migrations/versions`: what a database must be at."""
 
 Word = TypeVar("Word", bound=StrEnum)
@@ -256,4 +256,12 @@ chest_features = Table(
     Column("findings_json", Text, nullable=False),
     Column("geometry_json", Text, nullable=False),
     Index(None, "display_sha256"),
+)
+
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("outcome", String(16), primary_key=True),
+    Column("reason", String(32), primary_key=True),
+    Column("times", BigInteger, nullable=False),
 )

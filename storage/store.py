@@ -10,13 +10,14 @@ from storage.deliveries import Deliveries
 from storage.queue import Queue
 from storage.reading import Reading
 from storage.sharing import SharedCommit
+from storage.tallies import Tallies
 from storage.transaction import PatientLock, Transaction
 from storage.upkeep import Upkeep
 
 T = TypeVar("T")
 
 
-class Store(Queue, Deliveries, Reading, Upkeep):
+class Store(Queue, Deliveries, Reading, Upkeep, Tallies):
     """Instances, matches, reports and deliveries in a database.
 
     `Store.open(url)` checks the schema; `storage.database.upgrade(url)` makes it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pacs_node import settings as configuration
+from pacs_node import settings_file
 from pacs_node.commands.context import settings_of
 
 
@@ -17,10 +17,10 @@ def config() -> None:
 @click.pass_context
 def show(ctx: click.Context) -> None:
     """Print every key in force as TOML; passwords are hidden."""
-    click.echo(configuration.as_toml(settings_of(ctx)))
+    click.echo(settings_file.as_toml(settings_of(ctx)))
 
 
 @config.command(epilog="Example: pulmolink config example > pulmolink.toml")
 def example() -> None:
     """Print a commented file with every key at its default."""
-    click.echo(configuration.example())
+    click.echo(settings_file.example())

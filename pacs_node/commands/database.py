@@ -9,7 +9,7 @@ import click
 
 from pacs_node.cli import EXIT_FAILED
 from pacs_node.commands.context import open_store, settings_of
-from pacs_node.settings import hide_secrets
+from pacs_node.settings_file import hide_secrets
 
 if TYPE_CHECKING:
     from storage.objects import ObjectStore

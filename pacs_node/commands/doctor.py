@@ -17,7 +17,8 @@ from rich.table import Table
 
 from pacs_node.cli import EXIT_FAILED
 from pacs_node.commands.context import settings_of
-from pacs_node.settings import Destination, Settings, SettingsError, hide_secrets
+from pacs_node.settings import Destination, Settings, SettingsError
+from pacs_node.settings_file import hide_secrets
 
 ANSWER_SECONDS = 5.0
 """Longest wait for what already listens on our own ports."""

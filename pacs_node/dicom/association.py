@@ -26,7 +26,7 @@ from pacs_node.dicom.commands import (
     read_command,
     response,
 )
-from pacs_node.dicom.negotiation import Accepted, Context, Negotiator, Rejected
+from pacs_node.dicom.negotiation import Accepted, Context, Rejected
 from pacs_node.dicom.pdata import IS_COMMAND, IS_LAST, command_pdus, fragments
 from pacs_node.dicom.primitives import VERIFICATION
 from pacs_node.dicom.wire import PeerGone, ProtocolError, Stopping, TooSlow, Wire
@@ -64,10 +64,15 @@ class Association:
 
     Parameters
     ----------
-    claim
-        Asked once the request is complete: whether a further association may be established.
+    negotiate
+        The answer to the body of an association request.
     open_reception
         Makes the `Reception` of a C-STORE request.
+
+    Attributes
+    ----------
+    cut : str
+        Why it ended otherwise than by release, the peer's abort or our rejection: a word; "" if it did not.
     """
 
     def __init__(
@@ -75,17 +80,16 @@ class Association:
         line: Wire,
         peer: str,
         limits: Limits,
-        negotiator: Negotiator,
-        claim: Callable[[], bool],
+        negotiate: Callable[[bytes], Accepted | Rejected],
         open_reception: Open,
     ) -> None:
         self._wire = line
         self._peer = peer
         self._limits = limits
-        self._negotiator = negotiator
-        self._claim = claim
+        self._negotiate = negotiate
         self._open_reception = open_reception
         self._agreed: Accepted | None = None
+        self.cut = ""
         # The message under way, if there is one.
         self._context_id = 0
         self._command_bytes = bytearray()
@@ -119,10 +123,9 @@ class Association:
             return None
         if pdu.kind != wire.ASSOCIATE_RQ:
             raise ProtocolError(wire.UNEXPECTED_PDU, "the first PDU is no association request")
-        answer = self._negotiator.answer(bytes(pdu.body), self._peer, claim=self._claim)
+        answer = self._negotiate(bytes(pdu.body))
         self._wire.send(answer.answer)
         if isinstance(answer, Rejected):
-            log.warning("association_rejected", calling_ae=answer.calling_ae, peer=self._peer, reason=answer.why)
             self._wire.linger()
             return None
         return answer
@@ -252,6 +255,7 @@ class Association:
         if self._agreed is None and event == "peer_gone":
             log.debug("connection_closed", peer=self._peer)  # a port probe, every few seconds for years
             return
+        self.cut = event
         calling = self._agreed.calling_ae if self._agreed else ""
         log.warning("association_cut", cause=event, reason=why, calling_ae=calling, peer=self._peer)
 

@@ -24,9 +24,12 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor
 
+from pacs_node.dicom.audit import Reason
 from pacs_node.dicom.primitives import VERIFICATION
+from pacs_node.dicom.sources import WrongCertificate
+from pacs_node.dicom.tls import PeerCertificate
 from pacs_node.dicom.wire import ASSOCIATE_RJ, ASSOCIATE_RQ, HEADER, INVALID_PARAMETER, ProtocolError
-from pacs_node.flow.sop_classes import RECEIVED
+from pacs_node.flow.sop_classes import RADIOGRAPHS, RECEIVED, SECONDARY_CAPTURE, WAVEFORMS
 from pacs_node.settings import Limits, Node, Source
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
@@ -51,6 +54,13 @@ UNDECODABLE = (
 )
 """What pynetdicom's PDU classes raise on bytes that are no association request."""
 
+CLASSES_OF = {
+    "radiograph": RADIOGRAPHS,
+    "ecg": WAVEFORMS,
+    "document": frozenset(RECEIVED) - RADIOGRAPHS - WAVEFORMS | {SECONDARY_CAPTURE},
+}
+"""SOP Classes of each kind that a source may send. A secondary capture may be a film or a scanned ECG."""
+
 UserItem = MaximumLengthNotification | ImplementationClassUIDNotification | ImplementationVersionNameNotification
 
 _FIXED = 68
@@ -73,6 +83,7 @@ class Accepted:
     """The association is on."""
 
     calling_ae: str
+    called_ae: str
     source: Source
     contexts: Mapping[int, Context]
     peer_pdu_bytes: int  # 0: no limit
@@ -81,9 +92,11 @@ class Accepted:
 
 @dataclass(frozen=True, kw_only=True)
 class Rejected:
-    """It is not. `why` is for the log."""
+    """It is not. `why` is for the log, `reason` for the count."""
 
     calling_ae: str
+    called_ae: str
+    reason: Reason
     why: str
     answer: bytes  # the A-ASSOCIATE-RJ PDU
 
@@ -94,18 +107,30 @@ class Negotiator:
     Parameters
     ----------
     identify
-        Gives the source that a calling AE title and an address are, or None.
+        Gives the source that a calling AE title, an address and a certificate are, or None.
+    shortage
+        Says why nothing can be stored at the moment, "" if it can: associations to store are rejected meanwhile.
     """
 
-    def __init__(self, node: Node, limits: Limits, identify: Callable[[str, str], Source | None]) -> None:
-        self._node = node
+    def __init__(
+        self,
+        node: Node,
+        limits: Limits,
+        identify: Callable[[str, str, PeerCertificate | None], Source | None],
+        shortage: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._titles = frozenset((node.ae_title, *node.also_called))
+        self._any_title = not node.require_called_ae_title
         self._limits = limits
         self._identify = identify
-        self._supported = [build_context(VERIFICATION)] + [
-            build_context(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in RECEIVED
-        ]
+        self._shortage = shortage
+        self._supported = {VERIFICATION: build_context(VERIFICATION)} | {
+            sop_class: build_context(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in RECEIVED
+        }
 
-    def answer(self, body: bytes, peer: str, *, claim: Callable[[], bool]) -> Accepted | Rejected:
+    def answer(
+        self, body: bytes, peer: str, *, claim: Callable[[], bool], certificate: PeerCertificate | None = None
+    ) -> Accepted | Rejected:
         """The answer to the body of an A-ASSOCIATE-RQ.
 
         Parameters
@@ -114,6 +139,8 @@ class Negotiator:
             Address the request came from.
         claim
             Asked last: whether a further association may be established now.
+        certificate
+            What it showed, over TLS.
 
         Raises
         ------
@@ -124,29 +151,50 @@ class Negotiator:
             raise ProtocolError(INVALID_PARAMETER, "an association request shorter than its fixed part")
         version = int.from_bytes(body[:2], "big")
         called, calling = _ae_title(body[4:20]), _ae_title(body[20:36])
+
+        def rejected(triple: tuple[int, int, int], reason: Reason, why: str) -> Rejected:
+            # Written here: pynetdicom's class refuses some triples that the standard allows.
+            answer = HEADER.pack(ASSOCIATE_RJ, 4) + bytes((0, *triple))
+            return Rejected(calling_ae=calling, called_ae=called, reason=reason, why=why, answer=answer)
+
         if not version & 1:
             # result 1 permanent, source 2 ACSE, reason 2 protocol version not supported (PS3.8 table 9-21)
-            return _rejected(calling, (1, 2, 2), "protocol version")
+            return rejected((1, 2, 2), Reason.PROTOCOL_VERSION, "protocol version")
         items, application_context, contexts, user_bytes = _survey(body)
         if application_context.strip(b" \0") != APPLICATION_CONTEXT.encode():
-            return _rejected(calling, (1, 1, 2), "application context name")
+            return rejected((1, 1, 2), Reason.APPLICATION_CONTEXT, "application context name")
         if contexts > self._limits.presentation_contexts:
-            return _rejected(calling, (1, 3, 2), "more presentation contexts than limits.presentation_contexts")
+            why = "more presentation contexts than limits.presentation_contexts"
+            return rejected((1, 3, 2), Reason.CONTEXTS, why)
         if user_bytes > self._limits.user_information_bytes:
-            return _rejected(calling, (1, 3, 2), "more user information than limits.user_information_bytes")
-        if self._node.require_called_ae_title and called != self._node.ae_title:
-            return _rejected(calling, (1, 1, 7), "called AE title")
-        source = self._identify(calling, peer)
-        if source is None:
-            return _rejected(calling, (1, 1, 3), "not in sources")
-        if not claim():
-            return _rejected(calling, (2, 3, 2), "limits.associations")
+            why = "more user information than limits.user_information_bytes"
+            return rejected((1, 3, 2), Reason.USER_INFORMATION, why)
+        if not self._any_title and called not in self._titles:
+            return rejected((1, 1, 7), Reason.CALLED_AE, "called AE title")
         try:
-            return self._accept(body[:_FIXED] + items, calling, source)
+            source = self._identify(calling, peer, certificate)
+        except WrongCertificate:
+            return rejected((1, 1, 3), Reason.CERTIFICATE, "not with the certificate that sources name")
+        if source is None:
+            return rejected((1, 1, 3), Reason.SOURCES, "not in sources")
+        if not claim():
+            return rejected((2, 3, 2), Reason.ASSOCIATIONS, "limits.associations")
+        try:
+            accepted = self._accept(body[:_FIXED] + items, calling, called, source)
         except UNDECODABLE as error:
             raise ProtocolError(INVALID_PARAMETER, f"association request ({type(error).__name__})") from None
+        if any(context.sop_class_uid in RECEIVED for context in accepted.contexts.values()):
+            short = self._shortage()
+            if short:
+                return rejected((2, 3, 2), Reason.DISK, short)
+        return accepted
 
-    def _accept(self, body: bytes, calling: str, source: Source) -> Accepted:
+    def _may_send(self, source: Source) -> list[PresentationContext]:
+        """The presentation contexts that are accepted from a source."""
+        classes = {VERIFICATION}.union(*(CLASSES_OF[kind] for kind in source.accepts))
+        return [context for sop_class, context in self._supported.items() if sop_class in classes]
+
+    def _accept(self, body: bytes, calling: str, called: str, source: Source) -> Accepted:
         request = A_ASSOCIATE_RQ()
         request.decode(HEADER.pack(ASSOCIATE_RQ, len(body)) + body)
         asked = request.to_primitive()
@@ -155,7 +203,9 @@ class Negotiator:
             for item in asked.user_information
             if isinstance(item, SCP_SCU_RoleSelectionNegotiation) and item.sop_class_uid is not None
         }
-        results, granted = negotiate_as_acceptor(asked.presentation_context_definition_list, self._supported, roles)
+        results, granted = negotiate_as_acceptor(
+            asked.presentation_context_definition_list, self._may_send(source), roles
+        )
         if not results:
             raise ValueError("no presentation context")
         reply = A_ASSOCIATE()
@@ -169,6 +219,7 @@ class Negotiator:
         pdu.from_primitive(reply)
         return Accepted(
             calling_ae=calling,
+            called_ae=called,
             source=source,
             contexts={result.context_id or 0: _context(result) for result in results if result.result == 0},
             peer_pdu_bytes=asked.maximum_length_received or 0,
@@ -189,13 +240,10 @@ def _context(result: PresentationContext) -> Context:
     return Context(sop_class_uid=str(result.abstract_syntax), transfer_syntax_uid=str(result.transfer_syntax[0]))
 
 
-def _rejected(calling: str, triple: tuple[int, int, int], why: str) -> Rejected:
-    # Written here: pynetdicom's class refuses some triples that the standard allows.
-    return Rejected(calling_ae=calling, why=why, answer=HEADER.pack(ASSOCIATE_RJ, 4) + bytes((0, *triple)))
-
-
 def _ae_title(field: bytes) -> str:
-    return field.decode("ascii", "replace").strip(" \0")
+    """An AE title; what is no character of one becomes U+FFFD, which no configured title has."""
+    text = field.decode("ascii", "replace").strip(" \0")
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
 
 
 def _survey(body: bytes) -> tuple[bytes, bytes, int, int]:

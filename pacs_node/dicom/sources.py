@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from pacs_node.dicom.tls import PeerCertificate
 from pacs_node.settings import Source
 
 NAMES_SECONDS = 60.0
@@ -18,6 +19,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+class WrongCertificate(Exception):
+    """AE title and address are those of a source, but not the certificate, or none was shown."""
+
+
 class Sources:
     """The configured sources; none configured: everybody on loopback, as `ANYBODY`."""
 
@@ -26,16 +31,27 @@ class Sources:
         self._names: dict[str, tuple[float, tuple[Network, ...]]] = {}
         self._guard = threading.Lock()
 
-    def find(self, calling_ae: str, peer: str) -> Source | None:
-        """The source that this peer is, or None: refuse it."""
+    def find(self, calling_ae: str, peer: str, certificate: PeerCertificate | None = None) -> Source | None:
+        """The source that this peer is, or None: refuse it.
+
+        Raises
+        ------
+        WrongCertificate
+            It would be one, with its certificate.
+        """
         address = _address(peer)
         if address is None:
             return None
         if not self._sources:
             return ANYBODY if address.is_loopback else None
+        fits = False
         for source in self._sources:
             if source.ae_title == calling_ae and any(address in network for network in self._networks(source.host)):
-                return source
+                if not source.certificate or (certificate is not None and certificate.is_that_of(source.certificate)):
+                    return source
+                fits = True
+        if fits:
+            raise WrongCertificate
         return None
 
     def _networks(self, host: str) -> tuple[Network, ...]:

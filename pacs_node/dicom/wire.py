@@ -22,6 +22,8 @@ ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT 
 
 TICK_SECONDS = 0.5
 """How often a waiting thread looks at its deadline and at whether the server stops."""
+SEND_SECONDS = 10
+"""How long a peer may take to read what we say; that is little, and its receive buffer holds it."""
 LINGER_SECONDS = 2.0
 """How long a peer may take to close a connection after the last word (the ARTIM timer, PS3.8 9.1.5)."""
 
@@ -102,7 +104,7 @@ class Wire:
         seconds, microseconds = divmod(int(TICK_SECONDS * 1e6), 1_000_000)
         timeout = struct.pack("@ll", seconds, microseconds)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 10, 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", SEND_SECONDS, 0))
 
     def next_pdu(self, idle: tuple[str, float], pdu_seconds: float, latest: float = math.inf) -> Pdu:
         """The next PDU.
@@ -153,8 +155,13 @@ class Wire:
         PeerGone
             It is closed, or the peer reads nothing.
         """
+        secured = isinstance(self._socket, ssl.SSLSocket)
         try:
+            if secured:
+                self._socket.settimeout(SEND_SECONDS)
             self._socket.sendall(b"".join(parts) if len(parts) > 1 else parts[0])
+            if secured:
+                self._socket.settimeout(TICK_SECONDS)
         except OSError:
             raise PeerGone from None
 
@@ -162,8 +169,12 @@ class Wire:
         """Wait shortly for the peer to close, so that it reads our last PDU before the connection ends."""
         deadline = time.monotonic() + LINGER_SECONDS
         with contextlib.suppress(OSError, ValueError):
-            if not isinstance(self._socket, ssl.SSLSocket):
-                self._socket.shutdown(socket.SHUT_WR)
+            if isinstance(self._socket, ssl.SSLSocket):
+                self._socket.settimeout(0.0)
+                with contextlib.suppress(OSError, ValueError):
+                    self._socket.unwrap()  # says close_notify, waits for no answer
+                self._socket.settimeout(TICK_SECONDS)
+            self._socket.shutdown(socket.SHUT_WR)  # of TLS too: what still comes is dropped, encrypted as it is
             dropped = 0
             while time.monotonic() < deadline and dropped < LINGER_BYTES:
                 try:

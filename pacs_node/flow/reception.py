@@ -5,7 +5,6 @@ Comes in: the origin that the C-STORE command states, then fragments. Goes out: 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -14,6 +13,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pacs_node.flow.index import BeyondBuffer, Bounds, HeaderIndex, read_index
 from pacs_node.flow.part10 import HeaderUnreadable, inflate_beginning, part10_prefix
+from pacs_node.flow.room import shortage
 from pacs_node.settings import Settings
 from storage.errors import StorageError, StorageFull
 from storage.objects import ObjectStore, ObjectWriter
@@ -80,8 +80,8 @@ class Reception:
             return
         try:
             if self._writer is None:
-                if shutil.disk_usage(self._folder).free < self._limits.free_disk_bytes:
-                    self._refuse("disk nearly full (limits.free_disk_bytes)")
+                if short := shortage(self._folder, self._limits):
+                    self._refuse(short)
                     return
                 self._writer = self._objects.writer()
                 self._writer.write(self._prefix, fragment)

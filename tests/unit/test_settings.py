@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from pacs_node.settings import Settings, SettingsError, as_toml, example, hide_secrets, load
+from pacs_node.settings import Settings, SettingsError, load
+from pacs_node.settings_file import as_toml, example, hide_secrets
 
 CONTRACT = """
 [node]
@@ -119,6 +120,26 @@ class TestTheFile:
     def test_that_is_not_there_is_refused_in_a_sentence(self, tmp_path: Path) -> None:
         assert "cannot be read: No such file" in refusal(tmp_path / "absent.toml")
 
+    @pytest.mark.parametrize(
+        ("content", "why"),
+        [
+            ("[tls]\nport = 2762\n", "tls.certificate: required"),
+            ("[tls]\nport = 2762\ncertificate = 'c'\n", "tls.client_ca: required"),
+            ("[tls]\nport = 11112\ncertificate = 'c'\nclient_ca = 'a'\n", "tls.port: the same as node.port"),
+            ("[tls]\nonly = true\n", "tls.only: nobody could speak"),
+            ("[[sources]]\nae_title='A'\nhost='h'\ncertificate='CN=a'\n", "sources.0.certificate: needs tls.port"),
+            ("[[sources]]\nae_title='A'\nhost='h'\ncertificate='sha256:12'\n", "64 hexadecimal digits"),
+            ("[[sources]]\nae_title='A'\nhost='h'\ncertificate='cart1'\n", "O=Hospital, CN=cart1"),
+            ("[[sources]]\nae_title='A'\nhost='h'\naccepts=['ct']\n", "sources.0.accepts.0"),
+        ],
+    )
+    def test_keys_that_contradict_each_other_are_refused(self, tmp_path: Path, content: str, why: str) -> None:
+        assert why in refusal(write(tmp_path, content))
+
+    def test_tls_may_take_the_place_of_the_plain_port(self, tmp_path: Path) -> None:
+        content = "[tls]\nport = 11112\nonly = true\ncertificate = 'c'\nclient_ca = 'a'\n"
+        assert load(write(tmp_path, content), {}).tls.only
+
     def test_two_destinations_of_one_name_are_refused(self, tmp_path: Path) -> None:
         entry = "[[destinations]]\nname='a'\nae_title='A'\nhost='h'\nport=1\n"
         assert "same name" in refusal(write(tmp_path, entry + entry))
@@ -135,10 +156,15 @@ def single_keys() -> Iterator[tuple[str, str, Any]]:
 OTHER_VALUES: dict[str, str] = {
     "node.ae_title": "OTHER",
     "node.site_timezone": "Europe/Berlin",
+    "node.also_called": "OTHER",
     "storage.database": "postgresql://u:p@h/n",
     "log.level": "error",
     "log.format": "console",
 }
+
+
+TLS = {"PULMOLINK_TLS_PORT": "2762", "PULMOLINK_TLS_CERTIFICATE": "node.pem", "PULMOLINK_TLS_CLIENT_CA": "ca.pem"}
+"""What keys of TLS are allowed beside."""
 
 
 def another(section: str, key: str, value: Any) -> str:
@@ -158,8 +184,9 @@ class TestVariables:
         text = another(section, key, default)
         file = write(tmp_path, f"[{section}]\n{key} = {_toml_literal(default)}\n")
         variable = f"PULMOLINK_{section.upper()}_{key.upper()}"
-        settings = load(file, {variable: text})
+        settings = load(file, (TLS if section == "tls" else {}) | {variable: text})
         found = settings.model_dump(mode="json")[section][key]
+        found = ", ".join(found) if isinstance(found, list) else found
         assert found != default
         assert str(found).lower() == text.lower() or float(found) == float(text)
 
@@ -245,6 +272,10 @@ class TestVariables:
 
 
 class TestTheExample:
+    def test_of_the_repository_is_the_one_that_the_command_prints(self) -> None:
+        file = Path(__file__).parents[2] / "deploy" / "pulmolink.example.toml"
+        assert file.read_text(encoding="utf-8").rstrip() == example().rstrip()
+
     def test_says_the_defaults(self, tmp_path: Path) -> None:
         assert load(write(tmp_path, example()), {}) == Settings()
 

@@ -249,3 +249,10 @@ class UpkeepBehaviour:
         assert store.chest_features(radiographs[1], former) is not None
         report(store, predicted)
         assert len(store.remove_former_features(10)) == 1
+
+    def test_tallies_add_up(self, store: Store) -> None:
+        store.add_tallies({})
+        assert store.tallies() == {}
+        store.add_tallies({("rejected", "sources"): 2, ("accepted", ""): 1})
+        store.add_tallies({("rejected", "sources"): 3})
+        assert store.tallies() == {("rejected", "sources"): 5, ("accepted", ""): 1}
