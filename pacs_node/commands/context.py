@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from pacs_node import log
+from pacs_node.service import handed_settings
 from pacs_node.settings import Settings, load
 from storage import database
 from storage.errors import SchemaOutdated, StorageUnavailable
@@ -27,26 +28,29 @@ class Opened:
     objects: ObjectStore
 
 
-def settings_of(ctx: click.Context, *, service: bool = False) -> Settings:
-    """The settings that `--config` and the environment give.
+def settings_of(ctx: click.Context, *, service: bool = False, supervised: bool = False) -> Settings:
+    """The settings that `--config` and the environment give, or, if `supervised`, those that `serve` hands over.
 
     A service logs at `log.level`; a command that a person waits for says warnings only, beside its own output.
     """
     config: Path | None = ctx.find_root().obj
-    settings = load(config)
+    handed = handed_settings() if supervised else None
+    settings = handed or load(config)
     quieter = settings.log.model_copy(update={"level": "warning"})
     log.configure(settings.log if service or settings.log.level == "error" else quieter)
     return settings
 
 
 @contextlib.contextmanager
-def opened(ctx: click.Context, *, service: bool = False, create: bool = False) -> Iterator[Opened]:
+def opened(
+    ctx: click.Context, *, service: bool = False, create: bool = False, supervised: bool = False
+) -> Iterator[Opened]:
     """Open the store; an outdated one is refused with the way to upgrade.
 
     Only with `create`, which what brings objects in has, is a new installation's database set up: to all others a
     database that is not there means a wrong path or a volume that is not mounted.
     """
-    settings = settings_of(ctx, service=service)
+    settings = settings_of(ctx, service=service, supervised=supervised)
     with open_store(settings, create=create) as result:
         yield result
 

@@ -17,7 +17,8 @@ from rich.table import Table
 
 from pacs_node.cli import EXIT_FAILED
 from pacs_node.commands.context import settings_of
-from pacs_node.settings import Destination, Settings, SettingsError
+from pacs_node.flow.room import shortage
+from pacs_node.settings import Destination, Limits, Settings, SettingsError
 from pacs_node.settings_file import hide_secrets
 
 ANSWER_SECONDS = 5.0
@@ -59,11 +60,13 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield Check(part="configuration", ok=True, found=f"AE title {settings.node.ae_title}")
     database = _run("database", lambda: _database(settings))
     yield database
-    objects = _run("objects", lambda: _objects(settings.storage.objects, settings.limits.free_disk_bytes))
+    objects = _run("objects", lambda: _objects(settings.storage.objects, settings.limits))
     yield objects
     if database.ok and objects.ok:
         yield _run("database and objects", lambda: _together(settings))
     yield _run("model", lambda: _model(settings))
+    if settings.tls.certificate:
+        yield _certificate(settings)
     yield _run("DICOM port", lambda: _dicom_port(settings))
     yield _run("web port", lambda: _web_port(settings))
     if not settings.destinations:
@@ -129,14 +132,14 @@ def _database(settings: Settings) -> str:
     return f"{hide_secrets(url)}, schema current"
 
 
-def _objects(folder: Path, needed: int) -> str:
+def _objects(folder: Path, limits: Limits) -> str:
     if not folder.is_dir():
         return f"{folder} does not exist yet; the first `serve` makes it"
     with tempfile.TemporaryFile(dir=folder):
         pass
     free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise _Fault(f"{folder}: {free >> 20} MiB free, less than limits.free_disk_bytes")
+    if short := shortage(folder, limits):
+        raise _Fault(f"{folder}: {short}, {free >> 20} MiB free")
     return f"{folder} is writable, {free >> 20} MiB free"
 
 
@@ -151,6 +154,15 @@ def _model(settings: Settings) -> str:
     )
 
 
+def _certificate(settings: Settings) -> Check:
+    """Our certificate, its key, the authorities, and how long the certificate is valid."""
+    from pacs_node.dicom.tls import standing
+    from pacs_node.service import utc_now
+
+    own = standing(settings.tls, utc_now())
+    return Check(part="TLS", ok=own.usable and not own.warning, found=own.sentence)
+
+
 def _dicom_port(settings: Settings) -> str:
     from pydicom.uid import ExplicitVRLittleEndian
 
@@ -158,6 +170,9 @@ def _dicom_port(settings: Settings) -> str:
     from pacs_node.flow.sop_classes import COMPREHENSIVE_3D_SR
 
     node = settings.node
+    if settings.tls.only:
+        free = "is free" if _free(node.host, settings.tls.port) else "is in use (by the running service, if it runs)"
+        return f"{node.host}:{settings.tls.port} (TLS only) {free}"
     if _free(node.host, node.port):
         return f"{node.host}:{node.port} is free"
     peer = Peer(
@@ -211,15 +226,22 @@ def _reachable(host: str) -> str:
 def _destination(destination: Destination, settings: Settings) -> str:
     from pydicom.uid import ExplicitVRLittleEndian
 
+    from pacs_node.dicom import tls
     from pacs_node.dicom.client import Conversation, Unreachable
     from pacs_node.flow.deliver import CLASS_OF, CONTEXTS, peer_of
 
+    peer = peer_of(destination, settings)
+    secured = ""
     try:
-        with Conversation(peer_of(destination, settings), CONTEXTS) as conversation:
+        if peer.tls is not None:
+            secured = f"; {tls.call(peer.host, peer.port, peer.tls, ANSWER_SECONDS)}"
+        with Conversation(peer, CONTEXTS) as conversation:
             status = conversation.echo()
             refused = [
                 kind for kind in destination.sends if not conversation.accepts(CLASS_OF[kind], ExplicitVRLittleEndian)
             ]
+    except tls.TlsFault as fault:
+        raise _Fault(f"{destination.ae_title} at {destination.host}:{destination.port}: {fault}") from None
     except Unreachable as error:
         raise _Fault(
             f"{destination.ae_title} at {destination.host}:{destination.port}: {error}; "
@@ -229,4 +251,4 @@ def _destination(destination: Destination, settings: Settings) -> str:
         raise _Fault(f"C-ECHO answered 0x{status:04X}")
     if refused:
         raise _Fault(f"does not accept {', '.join(refused)}; allow their SOP Classes there, or change sends")
-    return f"C-ECHO answered, accepts {', '.join(destination.sends)}"
+    return f"C-ECHO answered, accepts {', '.join(destination.sends)}{secured}"

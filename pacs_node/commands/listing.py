@@ -42,6 +42,10 @@ def status(ctx: click.Context, as_json: bool) -> None:
     for entry in report["instances"]:
         objects.add_row(entry["kind"], entry["disposition"], str(entry["count"]))
     console.print(objects)
+    connections = Table("connections", "why", "count", title="DICOM connections, ever", title_justify="left")
+    for entry in report["connections"]:
+        connections.add_row(entry["outcome"], entry["reason"].replace("_", " "), str(entry["count"]))
+    console.print(connections)
     destinations = Table(
         "destination",
         "pending",
@@ -77,6 +81,10 @@ def _status(node: Opened) -> dict[str, Any]:
         "instances": [
             {"kind": kind.value, "disposition": disposition.value, "count": count}
             for (kind, disposition), count in sorted(node.store.count_instances().items())
+        ],
+        "connections": [
+            {"outcome": outcome, "reason": reason, "count": count}
+            for (outcome, reason), count in sorted(node.store.tallies().items())
         ],
         "queue_age_seconds": node.store.oldest_due(utc_now()),
         "destinations": [_destination(node, name, counts, name in configured) for name in (*configured, *others)],

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import structlog
 
+from pacs_node import reload
 from pacs_node.commands.context import open_store, opened, settings_of
-from pacs_node.service import Supervisor, stop_event, utc_now, wait_for_port, wait_until
-from pacs_node.settings import SettingsError
+from pacs_node.log import configure
+from pacs_node.service import Supervisor, hangup_event, stop_event, utc_now, wait_for_port
+from pacs_node.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from pacs_node.dicom.server import OpenReception
 
 log = structlog.get_logger()
 
@@ -25,11 +31,13 @@ def serve(ctx: click.Context) -> None:
     settings = settings_of(ctx, service=True)
     from inference.package import locate, read_identity
 
+    _check(settings)
     identity = read_identity(locate(settings.model.package))
     with open_store(settings, create=True):
         pass  # sets up an empty database and says at once what cannot be opened
     for host, port, keys in (
-        (settings.node.host, settings.node.port, "node.host, node.port"),
+        *(() if settings.tls.only else ((settings.node.host, settings.node.port, "node.host, node.port"),)),
+        *(((settings.node.host, settings.tls.port, "node.host, tls.port"),) if settings.tls.port else ()),
         (settings.web.host, settings.web.port, "web.host, web.port"),
     ):
         try:
@@ -37,16 +45,33 @@ def serve(ctx: click.Context) -> None:
         except OSError as error:
             raise SettingsError([f"{keys}: cannot listen on {host}:{port}: {error.strerror}"]) from None
     config: Path | None = ctx.find_root().obj
+    stop = stop_event(supervised=False)
+    hangup = hangup_event(stop)
     log.info(
         "serving",
         ae_title=settings.node.ae_title,
-        port=settings.node.port,
+        port=0 if settings.tls.only else settings.node.port,
+        tls_port=settings.tls.port,
         web_port=settings.web.port,
         model=f"{identity.name} {identity.version}",
         notice="research use only",
     )
-    Supervisor(settings, config).run(stop_event(supervised=False))
+    Supervisor(settings, config, _check).run(stop, hangup)
     log.info("stopped")
+
+
+def _check(settings: Settings) -> None:
+    """Refuse settings that name a model or certificates that cannot be used; say what is about to end."""
+    from inference.package import locate, read_identity
+    from pacs_node.dicom import tls
+
+    read_identity(locate(settings.model.package))
+    if settings.tls.certificate:
+        own = tls.standing(settings.tls, utc_now())
+        if not own.usable:
+            raise SettingsError([own.sentence])
+        if own.warning:
+            log.warning("certificate_ends", reason=own.sentence)
 
 
 @click.command(epilog="Example: pulmolink --config /etc/pulmolink.toml receive")
@@ -54,17 +79,42 @@ def serve(ctx: click.Context) -> None:
 @click.pass_context
 def receive(ctx: click.Context, supervised: bool) -> None:
     """Run the DICOM receiver: C-ECHO and C-STORE."""
+    from pacs_node.dicom.audit import Audit
     from pacs_node.dicom.server import StorageServer
+    from pacs_node.dicom.tls import TlsFault
     from pacs_node.flow.receive import Receiver
 
-    with opened(ctx, service=True, create=True) as node:
-        receiver = Receiver(node.store, node.objects, node.settings, utc_now)
-        server = StorageServer(node.settings, receiver.open, share_port=node.settings.node.receivers > 1)
-        stop = stop_event(supervised=supervised)
+    with opened(ctx, service=True, create=True, supervised=supervised) as node:
+        settings = node.settings
+
+        def receiving(settings: Settings) -> OpenReception:
+            return Receiver(node.store, node.objects, settings, utc_now).open
+
+        audit = Audit(node.store.add_tallies)
+        server = StorageServer(settings, receiving(settings), share_port=settings.node.receivers > 1, audit=audit)
+
+        def take_over(new: Settings) -> None:
+            nonlocal settings
+            try:
+                server.reload(new, receiving(new))
+            except TlsFault as fault:
+                log.error("settings_refused", reason=str(fault))
+                return
+            configure(new.log)
+            audit.reconfigured(reload.changed_keys(settings, new))
+            settings = new
+
+        stop = stop_event(supervised=supervised, told=take_over)
+        hangup = threading.Event() if supervised else hangup_event(stop)
         server.start()
-        log.info("listening", ae_title=node.settings.node.ae_title, port=node.settings.node.port)
-        wait_until(stop)
-        server.stop(node.settings.limits.drain_seconds)
+        log.info("listening", ae_title=settings.node.ae_title, port=settings.node.port, tls_port=settings.tls.port)
+        while not stop.wait(0.5):
+            if hangup.is_set():
+                hangup.clear()
+                new = reload.reread(ctx.find_root().obj, settings, lambda _settings: None)
+                if new is not None:
+                    take_over(new)
+        server.stop(settings.limits.drain_seconds)
 
 
 @click.command(epilog="Example: pulmolink --config /etc/pulmolink.toml work")
@@ -83,7 +133,7 @@ def work(ctx: click.Context, supervised: bool) -> None:
     from pacs_node.flow.worker import Worker
     from pacs_node.report.structured import warm_up
 
-    with opened(ctx, service=True, create=True) as node:
+    with opened(ctx, service=True, create=True, supervised=supervised) as node:
         settings = node.settings
         quiet()
         stop = stop_event(supervised=supervised)
@@ -117,7 +167,7 @@ def schedule(ctx: click.Context, supervised: bool) -> None:
     from pacs_node import schedule as scheduler
     from pacs_node.flow.upkeep import Upkeep
 
-    with opened(ctx, service=True, create=True) as node:
+    with opened(ctx, service=True, create=True, supervised=supervised) as node:
         stop = stop_event(supervised=supervised)
         scheduler.run(Upkeep(node.store, node.objects, node.settings, utc_now), stop)
 
@@ -131,7 +181,7 @@ def web(ctx: click.Context, supervised: bool) -> None:
 
     from pacs_node.web.app import application
 
-    with opened(ctx, service=True, create=True) as node:
+    with opened(ctx, service=True, create=True, supervised=supervised) as node:
         settings = node.settings
         stop = stop_event(supervised=supervised)
         server = uvicorn.Server(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +16,7 @@ from pynetdicom.presentation import build_context
 
 from pacs_node.dicom.primitives import VERIFICATION
 from pacs_node.dicom.stack import quiet, send_at_once
+from pacs_node.dicom.tls import ClientTls, TlsFault
 
 
 class Unreachable(Exception):
@@ -54,6 +56,7 @@ class Peer:
     port: int
     calling_ae_title: str
     timeout_seconds: float
+    tls: ClientTls | None = None
 
 
 class Conversation:
@@ -91,12 +94,14 @@ class Conversation:
             contexts=self._contexts,
             ae_title=self._peer.ae_title,
             evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once)],
+            tls_args=self._tls(),
         )
         if not association.is_established:
             if association.is_rejected:
                 answer = association.acceptor.primitive
                 raise Unreachable(f"association rejected: {answer.reason_str if answer else 'no reason given'}")
-            raise Unreachable("no association: nobody listens there, or it broke off")
+            secured = " (or TLS failed: pulmolink doctor says how)" if self._peer.tls else ""
+            raise Unreachable(f"no association: nobody listens there, or it broke off{secured}")
         self._association = association
         return self
 
@@ -107,6 +112,14 @@ class Conversation:
         if association is not None and association.is_established:
             association.release() if kind is None else association.abort()
         self._association = None
+
+    def _tls(self) -> tuple[ssl.SSLContext, str] | None:
+        if self._peer.tls is None:
+            return None
+        try:
+            return self._peer.tls.context(), self._peer.host
+        except TlsFault as fault:
+            raise Unreachable(str(fault)) from None
 
     def echo(self) -> int:
         """C-ECHO; the status, 0x0000 is success."""

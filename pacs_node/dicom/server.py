@@ -394,7 +394,7 @@ def _configure(settings: Settings, open_reception: OpenReception) -> _InForce:
     return _InForce(
         limits=limits,
         negotiator=Negotiator(
-            settings.node, limits, Sources(settings.sources).find, partial(shortage, settings.storage.objects, limits)
+            settings.node, limits, Sources(settings.sources).admit, partial(shortage, settings.storage.objects, limits)
         ),
         open_reception=open_reception,
         rates=Rates(limits.objects_per_second),

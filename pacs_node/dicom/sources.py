@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pacs_node.dicom.tls import PeerCertificate
 from pacs_node.settings import Source
@@ -31,28 +31,40 @@ class Sources:
         self._names: dict[str, tuple[float, tuple[Network, ...]]] = {}
         self._guard = threading.Lock()
 
-    def find(self, calling_ae: str, peer: str, certificate: PeerCertificate | None = None) -> Source | None:
+    def find(self, calling_ae: str, peer: str) -> Source | None:
+        """The first source that this AE title and address are, or None. Certificates are not looked at."""
+        return next(self._fitting(calling_ae, peer), None)
+
+    def admit(self, calling_ae: str, peer: str, certificate: PeerCertificate | None) -> Source | None:
         """The source that this peer is, or None: refuse it.
+
+        Two sources that differ in their certificate only are how one is replaced by the next.
 
         Raises
         ------
         WrongCertificate
             It would be one, with its certificate.
         """
-        address = _address(peer)
-        if address is None:
-            return None
-        if not self._sources:
-            return ANYBODY if address.is_loopback else None
         fits = False
-        for source in self._sources:
-            if source.ae_title == calling_ae and any(address in network for network in self._networks(source.host)):
-                if not source.certificate or (certificate is not None and certificate.is_that_of(source.certificate)):
-                    return source
-                fits = True
+        for source in self._fitting(calling_ae, peer):
+            if not source.certificate or (certificate is not None and certificate.is_that_of(source.certificate)):
+                return source
+            fits = True
         if fits:
             raise WrongCertificate
         return None
+
+    def _fitting(self, calling_ae: str, peer: str) -> Iterator[Source]:
+        address = _address(peer)
+        if address is None:
+            return
+        if not self._sources:
+            if address.is_loopback:
+                yield ANYBODY
+            return
+        for source in self._sources:
+            if source.ae_title == calling_ae and any(address in network for network in self._networks(source.host)):
+                yield source
 
     def _networks(self, host: str) -> tuple[Network, ...]:
         try:

@@ -53,6 +53,7 @@ class ClientTls:
     def context(self) -> ssl.SSLContext:
         """A context for one association, from the files as they are now. Raises `TlsFault`."""
         context = _context(ssl.PROTOCOL_TLS_CLIENT)
+        context.sslsocket_class = _ClosedWhenDropped
         context.check_hostname = self.check_name
         if self.authorities:
             _load_authorities(context, self.authorities_key, self.authorities)
@@ -61,6 +62,13 @@ class ClientTls:
         if self.files.certificate:
             _load_own(context, self.files)
         return context
+
+
+class _ClosedWhenDropped(ssl.SSLSocket):
+    """pynetdicom drops the socket of a failed handshake without closing it."""
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def client_tls(destination: Destination, files: Tls) -> ClientTls | None:

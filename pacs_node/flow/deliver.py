@@ -14,6 +14,7 @@ import structlog
 from pydicom.uid import ExplicitVRLittleEndian
 
 from pacs_node.dicom.client import Conversation, NotAccepted, Outcome, Peer, Unreachable, outcome
+from pacs_node.dicom.tls import client_tls
 from pacs_node.flow.lease import kept_delivery_lease
 from pacs_node.flow.pace import Pace
 from pacs_node.flow.sop_classes import COMPREHENSIVE_3D_SR, SECONDARY_CAPTURE
@@ -40,6 +41,7 @@ def peer_of(destination: Destination, settings: Settings) -> Peer:
         port=destination.port,
         calling_ae_title=settings.node.ae_title,
         timeout_seconds=settings.delivery.timeout_seconds,
+        tls=client_tls(destination, settings.tls),
     )
 
 

@@ -67,8 +67,9 @@ def _writable(settings: Settings) -> str:
 
 def _listening(settings: Settings) -> str:
     host = settings.node.host if settings.node.host not in {"0.0.0.0", "::"} else "localhost"  # noqa: S104
+    port = settings.tls.port if settings.tls.only else settings.node.port
     try:
-        with socket.create_connection((host, settings.node.port), timeout=PROBE_SECONDS):
+        with socket.create_connection((host, port), timeout=PROBE_SECONDS):
             return "ok"
     except OSError:
         return "nobody listens on the DICOM port"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -14,7 +14,7 @@ from storage.store import Store
 
 
 class StoreCollector(Collector):
-    """Counts of matches, instances and deliveries, and the age of the oldest work due."""
+    """Counts of matches, instances, deliveries and connections, and the age of the oldest work due."""
 
     def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
         self._store = store
@@ -48,6 +48,14 @@ class StoreCollector(Collector):
                 count = by_destination.get((destination, delivery_state), 0)
                 deliveries.add_metric([destination, delivery_state.value], count)
         yield deliveries
+        connections = CounterMetricFamily(
+            "pulmolink_connections",
+            "DICOM connections by outcome (accepted, rejected, refused, cut) and reason.",
+            labels=["outcome", "reason"],
+        )
+        for (outcome, reason), times in sorted(self._store.tallies().items()):
+            connections.add_metric([outcome, reason], times)
+        yield connections
         yield GaugeMetricFamily(
             "pulmolink_queue_age_seconds",
             "Age of the oldest match that is due and not yet worked.",

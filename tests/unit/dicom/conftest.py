@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pacs_node.dicom.audit import Audit
 from pacs_node.dicom.server import StorageServer
 from pacs_node.flow.receive import Receiver
 from pacs_node.settings import Settings
@@ -41,9 +42,12 @@ def listen(tmp_path: Path, empty_database: bytes) -> Iterator[Callable[..., List
         store = Store.open(settings.storage.database)
         objects = ObjectStore(settings.storage.objects)
         receiver = Receiver(store, objects, settings, lambda: datetime.now(UTC))
-        server = StorageServer(settings, receiver.open)
+        audit = Audit(store.add_tallies)
+        server = StorageServer(settings, receiver.open, audit=audit)
         server.start()
-        listening = Listening(server=server, port=settings.node.port, store=store, objects=objects)
+        listening = Listening(
+            server=server, port=settings.node.port, store=store, objects=objects, audit=audit, settings=settings
+        )
         started.append(listening)
         return listening
 

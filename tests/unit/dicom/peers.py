@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from pacs_node.dicom.audit import Audit
 from pacs_node.dicom.server import StorageServer
 from pacs_node.dicom.wire import HEADER
 from pacs_node.flow.part10 import to_part10
 from pacs_node.flow.sop_classes import COMPUTED_RADIOGRAPHY
+from pacs_node.settings import Settings
 from storage.objects import ObjectStore
 from storage.store import Store
 from tests.benchmarks.replay import VERIFICATION, Line, association_request, encode
@@ -30,6 +32,13 @@ class Listening:
     port: int
     store: Store
     objects: ObjectStore
+    audit: Audit
+    settings: Settings
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """What became of connections so far, by (outcome, reason)."""
+        self.audit.flush()
+        return self.store.tallies()
 
     def connect(self) -> socket.socket:
         """A connection that says nothing yet."""
