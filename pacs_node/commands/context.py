@@ -67,13 +67,26 @@ def open_store(settings: Settings, *, create: bool) -> Iterator[Opened]:
     file = database.sqlite_file(settings.storage.database)
     if not create and file is not None and not file.exists():
         raise StorageUnavailable(f"there is no database {file}", "check storage.database; the first `serve` makes it")
-    objects = ObjectStore(settings.storage.objects)
-    store = _open(settings.storage.database)
+    with _naming("storage.objects"):
+        objects = ObjectStore(settings.storage.objects)
+    with _naming("storage.database"):
+        store = _open(settings.storage.database)
     try:
         bind(store, objects)
         yield Opened(settings=settings, store=store, objects=objects)
     finally:
         store.close()
+
+
+@contextlib.contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Say which setting led to what cannot be used."""
+    try:
+        yield
+    except StorageUnavailable as error:
+        raise StorageUnavailable(f"{key}: {error}", error.hint) from None
+    except OSError as error:
+        raise StorageUnavailable(f"{key}: {error.filename or ''}: {error.strerror}", "check the path") from None
 
 
 def _open(url: str) -> Store:

@@ -42,10 +42,11 @@ def status(ctx: click.Context, as_json: bool) -> None:
     for entry in report["instances"]:
         objects.add_row(entry["kind"], entry["disposition"], str(entry["count"]))
     console.print(objects)
-    connections = Table("connections", "why", "count", title="DICOM connections, ever", title_justify="left")
-    for entry in report["connections"]:
-        connections.add_row(entry["outcome"], entry["reason"].replace("_", " "), str(entry["count"]))
-    console.print(connections)
+    if report["connections"]:
+        connections = Table("connection", "why", "count", title="DICOM connections so far", title_justify="left")
+        for entry in report["connections"]:
+            connections.add_row(entry["outcome"], entry["reason"], str(entry["count"]))
+        console.print(connections)
     destinations = Table(
         "destination",
         "pending",

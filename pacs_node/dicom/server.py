@@ -316,8 +316,9 @@ class StorageServer:
         except (ssl.SSLEOFError, ConnectionError):
             log.debug("connection_closed", peer=connection.peer)  # a port probe, every few seconds for years
         except ssl.SSLError as error:
+            reason = Reason(tls.failure(error))
             why = getattr(error, "verify_message", "") or error.reason or ""
-            self._audit.refused(Reason(tls.failure(error)), why, peer=connection.peer)
+            self._audit.refused(reason, f"{reason} ({why})", peer=connection.peer)
             Wire(connection.socket, {wire.ABORT: 4}, self._stopping.is_set).linger()  # so that the peer reads our alert
         except (OSError, ValueError) as error:
             self._audit.refused(Reason.TLS_FAILED, type(error).__name__, peer=connection.peer)

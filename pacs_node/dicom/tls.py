@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ TLS12_CIPHERS = (
 """The suites of RFC 9325 4.2. Those of TLS 1.3 are all authenticated encryption with ephemeral keys."""
 LOOK_SECONDS = 1.0
 """How often, at most, the files are looked at; associations in between use what was found."""
+REMIND_SECONDS = 86400.0
+"""How often the log says that our certificate ends soon or has ended."""
 WARN_DAYS = 30
 """A certificate that ends within so many days is said at start and by `doctor`."""
 
@@ -116,6 +118,7 @@ class ServerTls:
         self._seen = _stamps(tls)
         self._context = server_context(tls)
         self._look_at = time.monotonic() + LOOK_SECONDS
+        self._remind_at = 0.0
 
     def context(self) -> ssl.SSLContext:
         """The context now in force."""
@@ -124,6 +127,11 @@ class ServerTls:
             if now >= self._look_at:
                 self._look_at = now + LOOK_SECONDS
                 self._look()
+            if now >= self._remind_at:
+                self._remind_at = now + REMIND_SECONDS
+                own = standing(self._tls, datetime.now(UTC))
+                if own.warning:
+                    log.warning("certificate_ends", reason=own.sentence)
             return self._context
 
     def _look(self) -> None:
@@ -210,6 +218,7 @@ class Standing:
     usable: bool
     sentence: str
     warning: bool  # expired, not yet valid, or about to end
+    ends: datetime | None = None
 
 
 def standing(tls: Tls, now: datetime) -> Standing:
@@ -226,7 +235,10 @@ def standing(tls: Tls, now: datetime) -> Standing:
         sentence = f"tls.certificate: {tls.certificate} expired {ends:%Y-%m-%d %H:%M} UTC; peers will refuse it"
     else:
         sentence = f"tls.certificate: {tls.certificate} is valid until {ends:%Y-%m-%d} ({(ends - now).days} days)"
-    return Standing(usable=True, sentence=sentence, warning=not begins <= now <= ends - timedelta(days=WARN_DAYS))
+    warning = not begins <= now <= ends - timedelta(days=WARN_DAYS)
+    if warning:
+        sentence += "; put another in its place, it is taken up without a restart"
+    return Standing(usable=True, sentence=sentence, warning=warning, ends=ends)
 
 
 def call(host: str, port: int, how: ClientTls, timeout_seconds: float) -> str:

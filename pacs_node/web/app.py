@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pacs_node.settings import Settings
-from pacs_node.web.metrics import StoreCollector
+from pacs_node.web.metrics import CertificateCollector, StoreCollector
 from storage.errors import StorageError
 from storage.store import Store
 
@@ -26,6 +26,7 @@ def application(store: Store, settings: Settings, clock: Callable[[], datetime])
     """The ASGI application of the web port."""
     registry = CollectorRegistry()
     registry.register(StoreCollector(store, clock))
+    registry.register(CertificateCollector(settings.tls, clock))
 
     def healthz(_request: Request) -> Response:
         """This process answers."""

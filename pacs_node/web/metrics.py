@@ -9,6 +9,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from pacs_node.dicom.tls import standing
+from pacs_node.settings import Tls
 from storage.records import DeliveryState, MatchState
 from storage.store import Store
 
@@ -61,6 +63,28 @@ class StoreCollector(Collector):
             "Age of the oldest match that is due and not yet worked.",
             value=self._store.oldest_due(self._clock()) or 0.0,
         )
+
+    def describe(self) -> list[Metric]:
+        """Nothing is known before the first scrape."""
+        return []
+
+
+class CertificateCollector(Collector):
+    """When our TLS certificate ends, as the file says at each scrape; nothing where there is none."""
+
+    def __init__(self, tls: Tls, clock: Callable[[], datetime]) -> None:
+        self._tls = tls
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric now; 0 for a file that cannot be used."""
+        if self._tls.certificate:
+            ends = standing(self._tls, self._clock()).ends
+            yield GaugeMetricFamily(
+                "pulmolink_tls_certificate_ends_timestamp_seconds",
+                "End of our TLS certificate in Unix time.",
+                value=ends.timestamp() if ends else 0.0,
+            )
 
     def describe(self) -> list[Metric]:
         """Nothing is known before the first scrape."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from pacs_node.commands import doctor
 from pacs_node.dicom import tls
 from pacs_node.dicom.client import Conversation, Unreachable
 from pacs_node.dicom.wire import ABORT, ASSOCIATE_AC
@@ -452,6 +453,8 @@ class TestOurOwnFiles:
         assert own.usable
         assert own.warning is warning
         assert said in own.sentence
+        shown = doctor._certificate(Settings(tls=Tls(certificate=str(files.certificate), key=str(files.key))))
+        assert (shown.ok, shown.found) == (not warning, own.sentence)
 
 
 class TestDestinations:
@@ -489,8 +492,8 @@ class TestDestinations:
             assert conversation.store(file, sop_class=COMPUTED_RADIOGRAPHY, transfer_syntax=EXPLICIT) == 0
         (kept,) = folder.iterdir()
         assert from_part10(kept.read_bytes()).sop_instance_uid == "1.2.3"
-        assert peer.tls is not None
-        assert "its certificate is valid until" in tls.call("127.0.0.1", port, peer.tls, 5.0)
+        found = doctor._destination(settings.destinations[0], settings)
+        assert re.search(r"C-ECHO answered, accepts sr; TLSv1.[23] \S+, its certificate is valid until 20", found)
 
     def test_that_are_not_who_they_should_be_get_nothing(
         self, authority: Authority, node_files: Files, archive: tuple[int, Path], tmp_path: Path

@@ -369,8 +369,14 @@ class TestLists:
         }
         assert 0 <= report["queue_age_seconds"] < 300
         assert [entry["name"] for entry in report["destinations"]] == ["pacs"]
+        with Store.open(filled.variables["PULMOLINK_STORAGE_DATABASE"]) as store:
+            store.add_tallies({("rejected", "sources"): 7})
+        assert filled.run("status", "--json").json["connections"] == [
+            {"outcome": "rejected", "reason": "sources", "count": 7}
+        ]
         text = filled.run("status").out
         assert "WAITING" in text
+        assert "rejected" in text
         assert "pacs" in text
 
     def test_export_writes_one_row_a_current_result(self, filled: Terminal) -> None:

@@ -13,12 +13,13 @@ from starlette.testclient import TestClient
 
 from pacs_node.dicom.stack import quiet
 from pacs_node.flow.receive import Incoming, Receiver
-from pacs_node.settings import Settings
+from pacs_node.settings import Settings, Tls
 from pacs_node.web.app import application
 from storage.database import upgrade
 from storage.objects import ObjectStore
 from storage.records import MatchState, NewReport, ReportKind
 from storage.store import Store
+from tests.certificates import Authority
 from tests.unit.flow.headers import NOON, at, encoded, identified, radiograph, waveform
 
 NOW = datetime(2024, 3, 20, 8, 0, tzinfo=UTC)
@@ -167,6 +168,35 @@ def test_metrics_count_matches_objects_and_deliveries(store: Store, node_setting
     assert found["pulmolink_deliveries", ("pacs", "PENDING")] == 1
     assert found["pulmolink_deliveries", ("pacs", "FAILED")] == 0
     assert found["pulmolink_queue_age_seconds", ()] == 60.0
+
+
+def test_metrics_count_connections_by_outcome_and_reason(store: Store, node_settings: Settings) -> None:
+    store.add_tallies({("rejected", "sources"): 3, ("accepted", ""): 2})
+    found = numbers(client(store, node_settings).get("/metrics").text)
+    assert found["pulmolink_connections_total", ("rejected", "sources")] == 3
+    assert found["pulmolink_connections_total", ("accepted", "")] == 2
+
+
+def test_metrics_say_when_our_certificate_ends(store: Store, node_settings: Settings, tmp_path: Path) -> None:
+    files = Authority(tmp_path / "pki").issue("node", ends=timedelta(days=9))
+    name = ("pulmolink_tls_certificate_ends_timestamp_seconds", ())
+    for tls, expected in (
+        (Tls(certificate=str(files.certificate), key=str(files.key)), datetime.now(UTC).timestamp() + 9 * 86400),
+        (Tls(certificate="/nowhere"), 0.0),
+        (Tls(), None),
+    ):
+        settings = node_settings.model_copy(update={"tls": tls})
+        found = numbers(client(store, settings).get("/metrics").text).get(name)
+        assert found == (None if expected is None else pytest.approx(expected, abs=60))
+
+
+def test_readyz_asks_the_tls_port_where_it_is_the_only_one(
+    store: Store, node_settings: Settings, receiving_port: int
+) -> None:
+    tls = node_settings.tls.model_copy(update={"port": receiving_port, "only": True})
+    node = node_settings.node.model_copy(update={"port": 1})
+    settings = node_settings.model_copy(update={"tls": tls, "node": node})
+    assert client(store, settings).get("/readyz").status_code == 200
 
 
 def test_metrics_are_the_rows_and_so_survive_a_restart(store: Store, node_settings: Settings) -> None:
