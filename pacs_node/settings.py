@@ -284,7 +284,7 @@ class Limits(_Section):
         1024, description="fewer inodes than this free under storage.objects: the same"
     )
     objects_per_second: Annotated[float, Field(ge=0, le=1e6)] = Field(
-        2000,
+        5000,
         description="objects from one source, each receiver; faster ones wait for their turn, where that takes more "
         "than 10 s get status 0xA700; 0: no bound",
     )

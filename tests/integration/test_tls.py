@@ -56,14 +56,17 @@ def secure(listen: Listen, authority: Authority, node_files: Files) -> Listen:  
     """Starts a server with a TLS port; keyword arguments are further sections, `tls` adds keys."""
 
     def start(**sections: object) -> Listening:
+        # Asked for together: asked for one after the other they may be the same.
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+            plain, tls_port = one.getsockname()[1], other.getsockname()[1]
         keys = {
-            "port": free_port(),
+            "port": tls_port,
             "certificate": str(node_files.certificate),
             "key": str(node_files.key),
             "client_ca": str(authority.file),
             **dict(sections.pop("tls", {})),  # type: ignore[call-overload]
         }
-        return listen(tls=keys, **sections)
+        return listen(tls=keys, node={"port": plain}, **sections)
 
     return start
 
