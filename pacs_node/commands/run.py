@@ -53,13 +53,16 @@ def serve(ctx: click.Context) -> None:
 @supervised_option
 @click.pass_context
 def receive(ctx: click.Context, supervised: bool) -> None:
-    """Run the DICOM receiver: C-ECHO and C-STORE."""
+    """Run the DICOM receiver: C-ECHO, C-STORE and storage commitment."""
     from pacs_node.dicom.server import StorageServer
+    from pacs_node.flow.commitment_desk import CommitmentDesk
     from pacs_node.flow.receive import Receiver
 
     with opened(ctx, service=True, create=True) as node:
         receiver = Receiver(node.store, node.objects, node.settings, utc_now)
-        server = StorageServer(node.settings, receiver.open, share_port=node.settings.node.receivers > 1)
+        desk = CommitmentDesk(node.store, node.objects, node.settings, utc_now)
+        share_port = node.settings.node.receivers > 1
+        server = StorageServer(node.settings, receiver.open, share_port=share_port, desk=desk)
         stop = stop_event(supervised=supervised)
         server.start()
         log.info("listening", ae_title=node.settings.node.ae_title, port=node.settings.node.port)
@@ -71,13 +74,14 @@ def receive(ctx: click.Context, supervised: bool) -> None:
 @supervised_option
 @click.pass_context
 def work(ctx: click.Context, supervised: bool) -> None:
-    """Run one worker: estimates, reports, and a thread for each destination."""
+    """Run one worker: estimates, reports, a thread for each destination and one for commitment reports to sources."""
     # Before torch is loaded. By default its threads spin while they wait for each other, which doubles the time of an
     # estimate as soon as another process wants one of the cores, and gains nothing when none does.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from inference.package import locate
     from inference.predictor import Predictor
     from pacs_node.dicom.stack import quiet
+    from pacs_node.flow.commitment_answer import Answerer
     from pacs_node.flow.deliver import Deliverer
     from pacs_node.flow.stages import Stages
     from pacs_node.flow.worker import Worker
@@ -95,6 +99,8 @@ def work(ctx: click.Context, supervised: bool) -> None:
             )
             for destination in settings.destinations
         ]
+        answerer = Answerer(node.store, node.objects, settings, utc_now)
+        threads.append(threading.Thread(target=answerer.run, args=(stop,), name="answer-commitments"))
         for thread in threads:
             thread.start()
         try:

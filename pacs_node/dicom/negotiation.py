@@ -26,7 +26,7 @@ from pynetdicom.presentation import PresentationContext, build_context, negotiat
 
 from pacs_node.dicom.primitives import VERIFICATION
 from pacs_node.dicom.wire import ASSOCIATE_RJ, ASSOCIATE_RQ, HEADER, INVALID_PARAMETER, ProtocolError
-from pacs_node.flow.sop_classes import RECEIVED
+from pacs_node.flow.sop_classes import RECEIVED, STORAGE_COMMITMENT
 from pacs_node.settings import Limits, Node, Source
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
@@ -95,15 +95,29 @@ class Negotiator:
     ----------
     identify
         Gives the source that a calling AE title and an address are, or None.
+    commitment
+        Whether storage commitment is negotiated, in either role (PS3.4 J.3.1): peers ask as SCU, destinations report
+        as SCP.
     """
 
-    def __init__(self, node: Node, limits: Limits, identify: Callable[[str, str], Source | None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        limits: Limits,
+        identify: Callable[[str, str], Source | None],
+        *,
+        commitment: bool = False,
+    ) -> None:
         self._node = node
         self._limits = limits
         self._identify = identify
         self._supported = [build_context(VERIFICATION)] + [
             build_context(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in RECEIVED
         ]
+        if commitment:
+            context = build_context(STORAGE_COMMITMENT, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+            context.scu_role = context.scp_role = True
+            self._supported.append(context)
 
     def answer(self, body: bytes, peer: str, *, claim: Callable[[], bool]) -> Accepted | Rejected:
         """The answer to the body of an A-ASSOCIATE-RQ.

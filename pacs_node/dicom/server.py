@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from pacs_node.dicom import wire
-from pacs_node.dicom.association import Association, Reception
+from pacs_node.dicom.association import Association, Desk, Reception
 from pacs_node.dicom.commands import Command
 from pacs_node.dicom.negotiation import Accepted, Context, Negotiator
 from pacs_node.dicom.sources import Sources
@@ -57,7 +57,7 @@ class _Connection:
 
 
 class StorageServer:
-    """Listens for C-ECHO and C-STORE and hands each data set, as it comes, to a `Reception`.
+    """Listens for C-ECHO, C-STORE and storage commitment, and hands each data set, as it comes, to a `Reception`.
 
     Parameters
     ----------
@@ -65,15 +65,26 @@ class StorageServer:
         Makes the `Reception` of one object; `Receiver.open` is one.
     share_port
         Several processes listen on this port and the kernel spreads the connections.
+    desk
+        Takes storage commitment's messages; None: the SOP Class is not negotiated.
     """
 
-    def __init__(self, settings: Settings, open_reception: OpenReception, *, share_port: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        open_reception: OpenReception,
+        *,
+        share_port: bool = False,
+        desk: Desk | None = None,
+    ) -> None:
         quiet()
         self._settings = settings
         self._limits = settings.limits
         self._open_reception = open_reception
         self._share_port = share_port
-        self._negotiator = Negotiator(settings.node, settings.limits, Sources(settings.sources).find)
+        self._desk = desk
+        identify = Sources(settings.sources).find
+        self._negotiator = Negotiator(settings.node, settings.limits, identify, commitment=desk is not None)
         self._listener: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
         self._guard = threading.Lock()
@@ -211,6 +222,7 @@ class StorageServer:
                 self._negotiator,
                 lambda: self._claim(connection),
                 self._reception,
+                self._desk,
             ).serve(connection.since + self._limits.association_seconds)
         except Exception as error:  # noqa: BLE001 - outermost loop of a connection: one peer never harms the others
             log.error("association_failed", error=type(error).__name__, peer=connection.peer)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pacs_node.dicom.server import StorageServer
+from pacs_node.flow.commitment_desk import CommitmentDesk
 from pacs_node.flow.receive import Receiver
 from pacs_node.settings import Settings
 from storage.database import upgrade
@@ -41,9 +42,11 @@ def listen(tmp_path: Path, empty_database: bytes) -> Iterator[Callable[..., List
         store = Store.open(settings.storage.database)
         objects = ObjectStore(settings.storage.objects)
         receiver = Receiver(store, objects, settings, lambda: datetime.now(UTC))
-        server = StorageServer(settings, receiver.open)
+        desk = CommitmentDesk(store, objects, settings, lambda: datetime.now(UTC))
+        server = StorageServer(settings, receiver.open, desk=desk)
         server.start()
-        listening = Listening(server=server, port=settings.node.port, store=store, objects=objects)
+        port = settings.node.port
+        listening = Listening(server=server, port=port, store=store, objects=objects, settings=settings)
         started.append(listening)
         return listening
 

@@ -13,6 +13,7 @@ from pacs_node.dicom.server import StorageServer
 from pacs_node.dicom.wire import HEADER
 from pacs_node.flow.part10 import to_part10
 from pacs_node.flow.sop_classes import COMPUTED_RADIOGRAPHY
+from pacs_node.settings import Settings
 from storage.objects import ObjectStore
 from storage.store import Store
 from tests.benchmarks.replay import VERIFICATION, Line, association_request, encode
@@ -30,6 +31,7 @@ class Listening:
     port: int
     store: Store
     objects: ObjectStore
+    settings: Settings
 
     def connect(self) -> socket.socket:
         """A connection that says nothing yet."""
