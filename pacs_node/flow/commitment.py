@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import UID
 
 from ecg_ingest.channels import PARSER_FAULTS
 from pacs_node.flow.index import BeyondBuffer, Bounds, HeaderIndex, read_index
@@ -81,7 +82,7 @@ class Report:
     def data_set(self) -> Dataset:
         """Event Information."""
         information = Dataset()
-        information.TransactionUID = UID(self.transaction_uid)
+        information.add(_as_it_is("TransactionUID", self.transaction_uid))
         if self.committed:
             information.ReferencedSOPSequence = Items([_item(reference) for reference in self.committed])
         if self.failed:
@@ -92,7 +93,7 @@ class Report:
 def request_data_set(request: Request) -> Dataset:
     """Action Information."""
     information = Dataset()
-    information.TransactionUID = UID(request.transaction_uid)
+    information.add(_as_it_is("TransactionUID", request.transaction_uid))
     information.ReferencedSOPSequence = Items([_item(reference) for reference in request.references])
     return information
 
@@ -209,8 +210,13 @@ def _get(information: HeaderIndex, keyword: str) -> object:
 
 def _item(reference: SopReference, failure: int | None = None) -> Dataset:
     item = Dataset()
-    item.ReferencedSOPClassUID = UID(reference.sop_class_uid)
-    item.ReferencedSOPInstanceUID = UID(reference.sop_instance_uid)
+    item.add(_as_it_is("ReferencedSOPClassUID", reference.sop_class_uid))
+    item.add(_as_it_is("ReferencedSOPInstanceUID", reference.sop_instance_uid))
     if failure is not None:
         item.FailureReason = int(failure)
     return item
+
+
+def _as_it_is(keyword: str, uid: str) -> DataElement:
+    """A UID as the peer wrote it: some write components with leading zeros, of which pydicom would complain."""
+    return DataElement(keyword, "UI", uid, validation_mode=IGNORE)

@@ -26,7 +26,7 @@ from storage.identity import bind
 from storage.objects import ObjectStore
 from storage.records import Kind, MatchState
 from storage.safekeeping import ProblemKind, backup, verify
-from storage.schema import metadata
+from storage.schema import REVISION, metadata
 from storage.store import Store
 from storage.transaction import PatientLock
 from tests.unit.storage.commitment_behaviour import CommitmentBehaviour, RequestBehaviour
@@ -142,7 +142,7 @@ def test_a_database_without_schema_is_told_apart_and_upgraded_once(server: Calla
         Store.open(url)
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda _: upgrade(url), range(4)))
-    assert sorted(found) == ["", "0001", "0001", "0001"]
+    assert sorted(found) == ["", REVISION, REVISION, REVISION]
     check_revision(url)
 
 
