@@ -179,6 +179,10 @@ class Source(_Section):
     objects_per_second: Annotated[float, Field(ge=0, le=1e6)] = Field(
         0, description="as limits.objects_per_second, for this source; 0: that one"
     )
+    commitment_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        0, description="its port for storage commitment reports; 0: only on the association on which it asked"
+    )
+    commitment_host: str = Field("", description="its host for those reports; blank: the address that it asked from")
 
 
 class Destination(_Section):
@@ -197,6 +201,9 @@ class Destination(_Section):
         description="file of the authorities its certificate must come from; blank: tls.client_ca, else the system's",
     )
     tls_check_name: bool = Field(True, description="false: its certificate need not name its host")
+    commitment: bool = Field(
+        False, description="true: it is asked to commit to what it was sent; it must be one of [[sources]], to report"
+    )
 
 
 class Web(_Section):
@@ -237,6 +244,30 @@ class Delivery(_Section):
         14, description="a destination silent for so long: its deliveries become FAILED"
     )
     timeout_seconds: Seconds = Field(30, description="longest wait for one answer of a destination")
+
+
+class Commitment(_Section):
+    """Storage commitment: asked of us by sources, and by us of destinations with commitment = true."""
+
+    same_association_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        1, description="how long an association that asked may stay silent before the report is sent on it"
+    )
+    give_up_days: Annotated[float, Field(gt=0, le=3650)] = Field(
+        7, description="a report that a source does not take for so long is given up"
+    )
+    wait_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        2, description="how long a destination may report on the association on which it was asked"
+    )
+    answer_seconds: Seconds = Field(
+        3600,
+        description="without a report by then a destination is asked anew; doubles with each question, up to a day",
+    )
+    attempts: Annotated[int, Field(ge=1, le=1000)] = Field(
+        10, description="questions about one object before its delivery is FAILED; a refused one is sent again"
+    )
+    keep_days: Annotated[float, Field(gt=0, le=36500)] = Field(
+        30, description="how long questions and answered requests are remembered"
+    )
 
 
 class Limits(_Section):
@@ -297,6 +328,12 @@ class Limits(_Section):
     header_depth: Annotated[int, Field(ge=4, le=1000)] = Field(
         64, description="sequences within sequences that are followed; beyond: status 0xC000, held"
     )
+    commitment_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
+        4 * 2**20, description="largest storage commitment message; beyond: status 0x0213"
+    )
+    commitment_references: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        10_000, description="objects in one storage commitment message; beyond: status 0x0213"
+    )
     drain_seconds: Seconds = Field(20, description="after SIGTERM, how long running work may take before it is cut off")
 
 
@@ -320,6 +357,7 @@ class Settings(_Section):
     web: Web = Web()
     worker: Worker = Worker()
     delivery: Delivery = Delivery()
+    commitment: Commitment = Commitment()
     limits: Limits = Limits()
     log: Log = Log()
 

@@ -13,7 +13,7 @@ from storage.claims import Claim
 from storage.connections import Connections
 from storage.errors import RowMissing
 from storage.records import Delivery, DeliveryState, MatchState, ReportKind
-from storage.schema import deliveries, matches, reports, silent_destinations
+from storage.schema import deliveries, matches, reports, silent_destinations, wanted_commitments
 from storage.transaction import move_match
 from storage.transitions import check_delivery, delivery_step
 
@@ -48,10 +48,17 @@ class Deliveries(Connections):
             )
         return changed.rowcount == 1
 
-    def delivered(self, delivery_id: int, owner: str, status: int, now: datetime) -> bool:
+    def delivered(
+        self, delivery_id: int, owner: str, status: int, now: datetime, *, wants_commitment: bool = False
+    ) -> bool:
         """Note that the destination took it (`status` success or a warning). False: the lease was lost.
 
         With a match's last delivery the match goes from REPORTED to DELIVERED in the same transaction.
+
+        Parameters
+        ----------
+        wants_commitment
+            The destination is to be asked to commit to it.
         """
         with self.writing() as connection:
             match_id = self._settle(
@@ -64,7 +71,9 @@ class Deliveries(Connections):
                 delivered_at=now,
             )
             if match_id is not None:
-                _finish_match(connection, match_id, now)
+                if wants_commitment:
+                    self._want_commitment(connection, delivery_id, now)
+                finish_match(connection, match_id, now)
         return match_id is not None
 
     def retry_delivery(self, delivery_id: int, owner: str, status: int | None, error: str, due_at: datetime) -> bool:
@@ -190,7 +199,7 @@ class Deliveries(Connections):
                 .returning(deliveries.c.match_id)
             ).all()
             for match_id in sorted(set(cancelled)):
-                _finish_match(connection, match_id, now)
+                finish_match(connection, match_id, now)
         return len(cancelled)
 
     def redrive(self, now: datetime, *, match_id: int | None = None, destination: str | None = None) -> int:
@@ -252,6 +261,24 @@ class Deliveries(Connections):
                 move_match(connection, match_id, MatchState.REPORTED, owner=None, updated_at=now)
         return added
 
+    def _want_commitment(self, connection: Connection, delivery_id: int, now: datetime) -> None:
+        """Due at once. Where it was asked about before, and was sent again for its refusal, the tries go on."""
+        again = {"transaction_uid": None, "due_at": now}
+        dialect_insert = sqlite.insert if self.is_sqlite else postgresql.insert
+        connection.execute(
+            dialect_insert(wanted_commitments)
+            .values(
+                delivery_id=delivery_id,
+                destination=select(deliveries.c.destination)
+                .where(deliveries.c.delivery_id == delivery_id)
+                .scalar_subquery(),
+                attempts=0,
+                last_error="",
+                **again,
+            )
+            .on_conflict_do_update(index_elements=["delivery_id"], set_=again)
+        )
+
     def _settle(
         self, connection: Connection, delivery_id: int, owner: str, new: DeliveryState, **values: object
     ) -> int | None:
@@ -270,7 +297,8 @@ class Deliveries(Connections):
         return int(row.match_id)
 
 
-def _finish_match(connection: Connection, match_id: int, now: datetime) -> None:
+def finish_match(connection: Connection, match_id: int, now: datetime) -> None:
+    """Take a match on if its last delivery has arrived, and if the last commitment that it waits for has come."""
     # The match's row is locked first: two last deliveries at once must not each miss the other's.
     state = connection.scalar(select(matches.c.state).where(matches.c.match_id == match_id).with_for_update())
     outstanding = exists().where(
@@ -284,6 +312,15 @@ def _finish_match(connection: Connection, match_id: int, now: datetime) -> None:
     # A superseded match stays superseded, however late its reports arrive.
     if state == MatchState.REPORTED and connection.scalar(select(arrived & ~outstanding)):
         move_match(connection, match_id, MatchState.DELIVERED, owner=None, updated_at=now)
+        state = MatchState.DELIVERED
+    committed = exists().where(deliveries.c.match_id == match_id, deliveries.c.state == DeliveryState.COMMITTED)
+    awaited = exists().where(
+        deliveries.c.match_id == match_id,
+        deliveries.c.state == DeliveryState.DELIVERED,
+        wanted_commitments.c.delivery_id == deliveries.c.delivery_id,
+    )
+    if state == MatchState.DELIVERED and connection.scalar(select(committed & ~awaited)):
+        move_match(connection, match_id, MatchState.COMMITTED, owner=None, updated_at=now)
 
 
 _FAILED, _REDRIVEN = delivery_step(DeliveryState.FAILED, DeliveryState.PENDING)

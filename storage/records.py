@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Kind(StrEnum):
@@ -55,6 +56,21 @@ class DeliveryState(StrEnum):
     COMMITTED = "COMMITTED"  # the destination committed to keep it
     FAILED = "FAILED"  # refused, or attempts spent; `deliver --failed` drives it again
     CANCELLED = "CANCELLED"  # not sent: a later report stands in its place, or a person said so
+
+
+class RequestState(StrEnum):
+    """Where our answer to a peer's storage commitment request stands."""
+
+    PENDING = "PENDING"  # to be reported at `due_at`
+    ANSWERED = "ANSWERED"  # the peer confirmed the report
+    GIVEN_UP = "GIVEN_UP"  # the peer refused the report, or nobody took it for too long
+
+
+class SopReference(NamedTuple):
+    """One object by its class and its name."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,3 +221,34 @@ class ChestFeatures:
     display_sha256: str  # the display picture (PNG) as a stored object
     findings_json: str  # quality and view findings of the radiograph
     geometry_json: str  # how the network's 512 x 512 picture lies on the radiograph
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitmentRequest:
+    """A peer asked whether we keep objects (PS3.4 J.3.2)."""
+
+    request_id: int
+    transaction_uid: str
+    calling_ae: str
+    peer: str  # the address it came from
+    references: tuple[SopReference, ...]
+    duplicate: bool  # its transaction UID was in use for other objects
+    state: RequestState
+    attempts: int  # reports tried on associations of our own
+    due_at: datetime  # when whoever is free may report
+    received_at: datetime
+    answered_at: datetime | None
+    failures: int | None  # objects that the confirmed report did not commit
+    last_error: str  # "" or one sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class WantedCommitment:
+    """A delivered report that its destination is asked to commit to."""
+
+    delivery_id: int
+    destination: str
+    transaction_uid: str | None  # of the last question; None: not asked since it was delivered
+    due_at: datetime  # when it is asked about next
+    attempts: int  # questions so far
+    last_error: str  # "" or one sentence

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-from storage.records import DeliveryState, Disposition, Kind, MatchState, ReportKind
+from storage.records import DeliveryState, Disposition, Kind, MatchState, ReportKind, RequestState
 
 REVISION = "0003"
 """The newest revision in `migrations/versions`: what a database must be at."""
@@ -244,6 +244,51 @@ silent_destinations = Table(
     Column("destination", Text, primary_key=True),
     Column("silent_since", UtcDateTime, nullable=False),
     Column("silent_until", UtcDateTime, nullable=False),  # nothing is sent there before
+)
+
+commitment_requests = Table(  # of peers, to us
+    "commitment_requests",
+    metadata,
+    Column("request_id", ROW_ID, primary_key=True),
+    Column("transaction_uid", ForeignText, nullable=False),
+    Column("calling_ae", ForeignText, nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("references_json", ForeignText, nullable=False),
+    Column("duplicate", Boolean, nullable=False),
+    Column("state", OneOf(RequestState), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    # Whoever claims a request moves this on: another one may take it then, if the first one died.
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+    Column("answered_at", UtcDateTime),
+    Column("failures", Integer),
+    Column("last_error", ForeignText, nullable=False),
+    Index("ix_commitment_requests_due", "state", "due_at", "request_id"),
+    Index(None, "transaction_uid"),
+    Index(None, "received_at"),
+)
+
+wanted_commitments = Table(  # of destinations, to us
+    "wanted_commitments",
+    metadata,
+    Column("delivery_id", ROW_ID, ForeignKey("deliveries.delivery_id"), primary_key=True),
+    Column("destination", Text, nullable=False),
+    Column("transaction_uid", String(64)),
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("last_error", ForeignText, nullable=False),
+    Index("ix_wanted_commitments_due", "destination", "due_at", "delivery_id"),
+    Index(None, "transaction_uid"),
+)
+
+commitment_questions = Table(  # every question, so that an answer is known however late it comes
+    "commitment_questions",
+    metadata,
+    Column("transaction_uid", String(64), primary_key=True),
+    Column("delivery_id", ROW_ID, ForeignKey("deliveries.delivery_id"), primary_key=True),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("answered_at", UtcDateTime),
+    Index(None, "asked_at"),
 )
 
 chest_features = Table(

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from storage.commitment_requests import CommitmentRequests
+from storage.commitments import Commitments
 from storage.deliveries import Deliveries
 from storage.queue import Queue
 from storage.reading import Reading
@@ -17,8 +19,8 @@ from storage.upkeep import Upkeep
 T = TypeVar("T")
 
 
-class Store(Queue, Deliveries, Reading, Upkeep, Tallies):
-    """Instances, matches, reports and deliveries in a database.
+class Store(Queue, Deliveries, Commitments, CommitmentRequests, Reading, Upkeep, Tallies):
+    """Instances, matches, reports, deliveries, commitments and tallies in a database.
 
     `Store.open(url)` checks the schema; `storage.database.upgrade(url)` makes it.
     """

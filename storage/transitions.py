@@ -1,4 +1,4 @@
-"""Which state may follow which, for matches and deliveries: data, with the reason for each step.
+"""Which state may follow which, for matches, deliveries and commitment requests: data, with the reason for each step.
 
 Pure: takes states, returns or raises. Every change of a stored state goes through `check_match` or
 `check_delivery`.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from storage.errors import IllegalTransition
-from storage.records import DeliveryState, MatchState
+from storage.records import DeliveryState, MatchState, RequestState
 
 W, U, P = MatchState.WAITING, MatchState.UNPAIRED, MatchState.PAIRED
 E, R, D, C = MatchState.PREDICTED, MatchState.REPORTED, MatchState.DELIVERED, MatchState.COMMITTED
@@ -68,11 +68,20 @@ DELIVERY_TRANSITIONS: Final[Mapping[tuple[DeliveryState, DeliveryState], str]] =
     (DeliveryState.PENDING, DeliveryState.FAILED): "refused, or attempts spent",
     (DeliveryState.DELIVERED, DeliveryState.COMMITTED): "the destination committed to keep it",
     (DeliveryState.DELIVERED, DeliveryState.PENDING): "sent again on request, or commitment was refused",
+    (DeliveryState.DELIVERED, DeliveryState.FAILED): "commitment refused, or asked for without an answer, too often",
     (DeliveryState.COMMITTED, DeliveryState.PENDING): "sent again on request",
     (DeliveryState.FAILED, DeliveryState.PENDING): "driven again",
     (DeliveryState.PENDING, DeliveryState.CANCELLED): "never tried and replaced by a later report, or on request",
     (DeliveryState.FAILED, DeliveryState.CANCELLED): "given up on request",
     (DeliveryState.CANCELLED, DeliveryState.PENDING): "sent after all, on request",
+}
+
+REQUEST_TRANSITIONS: Final[Mapping[tuple[RequestState, RequestState], str]] = {
+    (RequestState.PENDING, RequestState.PENDING): "tried without success, due again later; or asked once more",
+    (RequestState.PENDING, RequestState.ANSWERED): "the peer confirmed the report",
+    (RequestState.PENDING, RequestState.GIVEN_UP): "the peer refused the report, or nobody took it for too long",
+    (RequestState.ANSWERED, RequestState.PENDING): "the peer asked the same once more",
+    (RequestState.GIVEN_UP, RequestState.PENDING): "the peer asked the same once more",
 }
 
 
@@ -97,4 +106,10 @@ def match_step(old: MatchState, new: MatchState) -> tuple[MatchState, MatchState
 def delivery_step(old: DeliveryState, new: DeliveryState) -> tuple[DeliveryState, DeliveryState]:
     """The step itself, if the table allows it (else `KeyError`): for statements that move many rows."""
     DELIVERY_TRANSITIONS[old, new]
+    return old, new
+
+
+def request_step(old: RequestState, new: RequestState) -> tuple[RequestState, RequestState]:
+    """The step itself, if the table allows it (else `KeyError`): for statements that move many rows."""
+    REQUEST_TRANSITIONS[old, new]
     return old, new

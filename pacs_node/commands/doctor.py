@@ -23,6 +23,7 @@ from pacs_node.settings_file import hide_secrets
 
 ANSWER_SECONDS = 5.0
 """Longest wait for what already listens on our own ports."""
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +228,7 @@ def _destination(destination: Destination, settings: Settings) -> str:
     from pydicom.uid import ExplicitVRLittleEndian
 
     from pacs_node.dicom import tls
-    from pacs_node.dicom.client import Conversation, Unreachable
+    from pacs_node.dicom.client import COMMITMENT_CONTEXTS, Conversation, Unreachable
     from pacs_node.flow.deliver import CLASS_OF, CONTEXTS, peer_of
 
     peer = peer_of(destination, settings)
@@ -235,11 +236,12 @@ def _destination(destination: Destination, settings: Settings) -> str:
     try:
         if peer.tls is not None:
             secured = f"; {tls.call(peer.host, peer.port, peer.tls, ANSWER_SECONDS)}"
-        with Conversation(peer, CONTEXTS) as conversation:
+        with Conversation(peer, (*CONTEXTS, *COMMITMENT_CONTEXTS)) as conversation:
             status = conversation.echo()
             refused = [
                 kind for kind in destination.sends if not conversation.accepts(CLASS_OF[kind], ExplicitVRLittleEndian)
             ]
+            commits = conversation.commits()
     except tls.TlsFault as fault:
         raise _Fault(f"{destination.ae_title} at {destination.host}:{destination.port}: {fault}") from None
     except Unreachable as error:
@@ -251,4 +253,12 @@ def _destination(destination: Destination, settings: Settings) -> str:
         raise _Fault(f"C-ECHO answered 0x{status:04X}")
     if refused:
         raise _Fault(f"does not accept {', '.join(refused)}; allow their SOP Classes there, or change sends")
-    return f"C-ECHO answered, accepts {', '.join(destination.sends)}{secured}"
+    if destination.commitment and not commits:
+        raise _Fault("does not accept storage commitment; allow it there, or set commitment = false")
+    known = {source.ae_title for source in settings.sources}
+    if destination.commitment and destination.ae_title not in known and (known or destination.host not in LOOPBACK):
+        raise _Fault(
+            f"commitment = true, but {destination.ae_title} is not one of [[sources]]: its reports would be rejected"
+        )
+    commits_too = ", commits" if destination.commitment else ""
+    return f"C-ECHO answered, accepts {', '.join(destination.sends)}{commits_too}{secured}"

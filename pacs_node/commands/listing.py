@@ -16,7 +16,15 @@ from rich.table import Table
 from pacs_node.commands.context import Opened, opened
 from pacs_node.commands.present import NOTICE, current_estimate, estimate_text, instance_row, iso, match_row
 from pacs_node.service import utc_now
-from storage.records import DeliveryState, Disposition, Kind, MatchState
+from storage.records import (
+    Delivery,
+    DeliveryState,
+    Disposition,
+    Kind,
+    MatchState,
+    RequestState,
+    WantedCommitment,
+)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
@@ -51,6 +59,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
         "destination",
         "pending",
         "delivered",
+        "committed",
         "failed",
         "cancelled",
         "last answer",
@@ -62,11 +71,23 @@ def status(ctx: click.Context, as_json: bool) -> None:
             entry["name"] if entry["configured"] else f"{entry['name']} (not configured)",
             str(entry["pending"]),
             str(entry["delivered"]),
+            _committed(entry),
             str(entry["failed"]),
             str(entry["cancelled"]),
             entry["last_error"] or "",
         )
     console.print(destinations)
+    asked = report["commitment_requests"]
+    if asked["pending"] or asked["answered"] or asked["given_up"]:
+        console.print(
+            f"commitment asked by sources: {asked['answered']} answered, {asked['pending']} to be answered, "
+            f"{asked['given_up']} given up"
+        )
+        for entry in asked["unanswered"]:
+            console.print(
+                f"  {entry['state']}: {escape(entry['calling_ae'])} at {entry['peer']}, {entry['objects']} objects: "
+                f"{escape(entry['last_error'] or 'due')}"
+            )
     gone = [entry["name"] for entry in report["destinations"] if not entry["configured"] and entry["pending"]]
     for name in gone:
         console.print(f"nothing is sent to {name}: configure it, or `pulmolink deliver --to {name} --cancel`")
@@ -75,6 +96,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
 def _status(node: Opened) -> dict[str, Any]:
     matches = node.store.count_matches()
     counts = node.store.count_deliveries()
+    wanted = node.store.count_wanted()
     configured = [destination.name for destination in node.settings.destinations]
     others = sorted({name for name, _ in counts} - set(configured))
     return {
@@ -88,13 +110,16 @@ def _status(node: Opened) -> dict[str, Any]:
             for (outcome, reason), count in sorted(node.store.tallies().items())
         ],
         "queue_age_seconds": node.store.oldest_due(utc_now()),
-        "destinations": [_destination(node, name, counts, name in configured) for name in (*configured, *others)],
+        "destinations": [
+            _destination(node, name, counts, wanted.get(name, 0), name in configured) for name in (*configured, *others)
+        ],
+        "commitment_requests": _requests(node),
         "notice": NOTICE,
     }
 
 
 def _destination(
-    node: Opened, name: str, counts: dict[tuple[str, DeliveryState], int], configured: bool
+    node: Opened, name: str, counts: dict[tuple[str, DeliveryState], int], awaited: int, configured: bool
 ) -> dict[str, Any]:
     waiting = node.store.deliveries(destination=name, states={DeliveryState.PENDING}, limit=1)
     failed = node.store.deliveries(destination=name, states={DeliveryState.FAILED}, limit=1)
@@ -104,9 +129,39 @@ def _destination(
         "configured": configured,
         "pending": count[DeliveryState.PENDING],
         "delivered": count[DeliveryState.DELIVERED] + count[DeliveryState.COMMITTED],
+        "committed": count[DeliveryState.COMMITTED],
+        "commitments_awaited": awaited,
         "failed": count[DeliveryState.FAILED],
         "cancelled": count[DeliveryState.CANCELLED],
         "last_error": next((entry.last_error for entry in (*failed, *waiting) if entry.last_error), None),
+    }
+
+
+def _committed(entry: dict[str, Any]) -> str:
+    """How many reports a destination has committed to, of how many that it is asked about; "" if it is not asked."""
+    asked = entry["committed"] + entry["commitments_awaited"]
+    return f"{entry['committed']} of {asked}" if asked else ""
+
+
+def _requests(node: Opened) -> dict[str, Any]:
+    """What sources asked us to commit to."""
+    counts = node.store.count_requests()
+    return {
+        **{state.value.lower(): counts.get(state, 0) for state in RequestState},
+        "unanswered": [
+            {
+                "state": request.state.value,
+                "calling_ae": request.calling_ae,
+                "peer": request.peer,
+                "transaction_uid": request.transaction_uid,
+                "objects": len(request.references),
+                "attempts": request.attempts,
+                "received_at": iso(request.received_at),
+                "due_at": iso(request.due_at),
+                "last_error": request.last_error or None,
+            }
+            for request in node.store.unanswered_requests(limit=10)
+        ],
     }
 
 
@@ -230,7 +285,7 @@ def show(ctx: click.Context, match: str, as_json: bool) -> None:
         console.print(table)
     for section, columns in (
         ("reports", ("kind", "sop_instance_uid", "created_at")),
-        ("deliveries", ("kind", "destination", "state", "attempts", "last_status", "last_error")),
+        ("deliveries", ("kind", "destination", "state", "attempts", "last_status", "last_error", "commitment")),
     ):
         if not detail[section]:
             continue
@@ -266,6 +321,7 @@ def _detail(node: Opened, name: str) -> dict[str, Any]:
     if found is None:
         raise click.ClickException(f"no match {name}; `pulmolink matches` lists them")
     estimate = current_estimate(found)
+    wanted = {entry.delivery_id: entry for entry in node.store.wanted_commitments(found.match_id)}
     instances = {
         key: node.store.instance(row_id) if row_id is not None else None
         for key, row_id in (("radiograph", found.radiograph_id), ("ecg", found.ecg_id))
@@ -314,8 +370,21 @@ def _detail(node: Opened, name: str) -> dict[str, Any]:
                 "last_error": delivery.last_error or None,
                 "due_at": iso(delivery.due_at),
                 "delivered_at": iso(delivery.delivered_at),
+                "commitment": _commitment(delivery, wanted.get(delivery.delivery_id)),
+                "committed_at": iso(delivery.committed_at),
             }
             for delivery in node.store.deliveries(match_id=found.match_id)
         ],
         "notice": NOTICE,
     }
+
+
+def _commitment(delivery: Delivery, wanted: WantedCommitment | None) -> str | None:
+    """How far the commitment to one delivered report is; None if its destination is not asked."""
+    if delivery.state is DeliveryState.COMMITTED:
+        return "committed"
+    if wanted is None:
+        return None
+    if not wanted.attempts:
+        return "to be asked"
+    return f"asked {wanted.attempts}x" + (f": {wanted.last_error}" if wanted.last_error else "")

@@ -78,10 +78,11 @@ def _check(settings: Settings) -> None:
 @supervised_option
 @click.pass_context
 def receive(ctx: click.Context, supervised: bool) -> None:
-    """Run the DICOM receiver: C-ECHO and C-STORE."""
+    """Run the DICOM receiver: C-ECHO, C-STORE and storage commitment."""
     from pacs_node.dicom.audit import Audit
     from pacs_node.dicom.server import StorageServer
     from pacs_node.dicom.tls import TlsFault
+    from pacs_node.flow.commitment_desk import CommitmentDesk
     from pacs_node.flow.receive import Receiver
 
     with opened(ctx, service=True, create=True, supervised=supervised) as node:
@@ -90,13 +91,22 @@ def receive(ctx: click.Context, supervised: bool) -> None:
         def receiving(settings: Settings) -> OpenReception:
             return Receiver(node.store, node.objects, settings, utc_now).open
 
+        def desk(settings: Settings) -> CommitmentDesk:
+            return CommitmentDesk(node.store, node.objects, settings, utc_now)
+
         audit = Audit(node.store.add_tallies)
-        server = StorageServer(settings, receiving(settings), share_port=settings.node.receivers > 1, audit=audit)
+        server = StorageServer(
+            settings,
+            receiving(settings),
+            share_port=settings.node.receivers > 1,
+            audit=audit,
+            desk=desk(settings),
+        )
 
         def take_over(new: Settings) -> None:
             nonlocal settings
             try:
-                server.reload(new, receiving(new))
+                server.reload(new, receiving(new), desk(new))
             except TlsFault as fault:
                 log.error("settings_refused", reason=str(fault))
                 return
@@ -121,13 +131,14 @@ def receive(ctx: click.Context, supervised: bool) -> None:
 @supervised_option
 @click.pass_context
 def work(ctx: click.Context, supervised: bool) -> None:
-    """Run one worker: estimates, reports, and a thread for each destination."""
+    """Run one worker: estimates, reports, a thread for each destination and one for commitment reports to sources."""
     # Before torch is loaded. By default its threads spin while they wait for each other, which doubles the time of an
     # estimate as soon as another process wants one of the cores, and gains nothing when none does.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from inference.package import locate
     from inference.predictor import Predictor
     from pacs_node.dicom.stack import quiet
+    from pacs_node.flow.commitment_answer import Answerer
     from pacs_node.flow.deliver import Deliverer
     from pacs_node.flow.stages import Stages
     from pacs_node.flow.worker import Worker
@@ -145,6 +156,8 @@ def work(ctx: click.Context, supervised: bool) -> None:
             )
             for destination in settings.destinations
         ]
+        answerer = Answerer(node.store, node.objects, settings, utc_now)
+        threads.append(threading.Thread(target=answerer.run, args=(stop,), name="answer-commitments"))
         for thread in threads:
             thread.start()
         try:

@@ -1,36 +1,48 @@
 """One association from its request to its end: the protocol machine of an acceptor (PS3.8 9.2), and DIMSE on top.
 
 Comes in: a `Wire`. Goes out: data sets, fragment by fragment, to a `Reception` made for each C-STORE; responses back
-to the peer. C-ECHO and C-STORE are served; every other request is answered with the standard's refusal.
+to the peer. C-ECHO, C-STORE and storage commitment's N-ACTION and N-EVENT-REPORT are served; every other request is
+answered with the standard's refusal. A commitment report of ours may go out on the association that asked for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
+from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
+from pynetdicom.dsutils import encode
 
 from pacs_node.dicom import wire
 from pacs_node.dicom.commands import (
     C_CANCEL_RQ,
     C_ECHO_RQ,
     C_STORE_RQ,
+    INVALID_ARGUMENT,
     MISTYPED_ARGUMENT,
+    N_ACTION_RQ,
+    N_EVENT_REPORT_RQ,
     REQUESTS,
     RESPONSE,
     SOP_CLASS_NOT_SUPPORTED,
     UNRECOGNIZED_OPERATION,
     Command,
+    event_report,
     read_command,
     response,
 )
 from pacs_node.dicom.negotiation import Accepted, Context, Rejected
-from pacs_node.dicom.pdata import IS_COMMAND, IS_LAST, command_pdus, fragments
+from pacs_node.dicom.pdata import IS_COMMAND, IS_LAST, command_pdus, data_pdus, fragments
 from pacs_node.dicom.primitives import VERIFICATION
 from pacs_node.dicom.wire import PeerGone, ProtocolError, Stopping, TooSlow, Wire
 from pacs_node.flow.receive import CANNOT_UNDERSTAND, PROCESSING_FAILURE, Receipt
+from pacs_node.flow.sop_classes import STORAGE_COMMITMENT
 from pacs_node.settings import Limits
 from storage.errors import StorageError
 
@@ -38,6 +50,9 @@ log = structlog.get_logger()
 
 SURPLUS_BYTES = 64 * 2**20
 """How much beyond limits.object_bytes is read and dropped, so that the sender gets its status and not an abort."""
+
+THE_MOMENT = "the moment for a report"
+"""Names the end of a wait that is no limit: a report of ours is due."""
 
 BY_PROVIDER = 2
 """Source of our aborts: the protocol machine (PS3.8 table 9-26)."""
@@ -59,6 +74,46 @@ class Reception(Protocol):
 Open = Callable[[Command, Context, Accepted], Reception]
 
 
+class Announcement(Protocol):
+    """A report that we owe the peer of this association, or of another one (PS3.4 J.3.3).
+
+    Attributes
+    ----------
+    due : float
+        `time.monotonic()` from when it may be sent here. Nothing is sent while a message is under way.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    due: float
+
+    def event(self) -> tuple[int, Dataset]:
+        """Event Type ID and Event Information; called once, when it is sent."""
+
+    def answered(self, status: int) -> None:
+        """The peer's answer."""
+
+    def missed(self) -> None:
+        """The association ended without an answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """An N-ACTION or N-EVENT-REPORT request of storage commitment, and who says it."""
+
+    command: Command
+    transfer_syntax_uid: str  # of its data set
+    calling_ae: str
+    peer: str  # address
+
+
+class Desk(Protocol):
+    """Takes the messages of storage commitment."""
+
+    def open(self, said: Said, announce: Callable[[Announcement], None]) -> Reception:
+        """Take the data set of a request. `announce` may be called until `finish` has returned."""
+
+
 class Association:
     """Serves one connection.
 
@@ -68,6 +123,8 @@ class Association:
         The answer to the body of an association request.
     open_reception
         Makes the `Reception` of a C-STORE request.
+    desk
+        Takes storage commitment's requests; None: they are refused.
 
     Attributes
     ----------
@@ -82,12 +139,14 @@ class Association:
         limits: Limits,
         negotiate: Callable[[bytes], Accepted | Rejected],
         open_reception: Open,
+        desk: Desk | None = None,
     ) -> None:
         self._wire = line
         self._peer = peer
         self._limits = limits
         self._negotiate = negotiate
         self._open_reception = open_reception
+        self._desk = desk
         self._agreed: Accepted | None = None
         self.cut = ""
         # The message under way, if there is one.
@@ -97,6 +156,10 @@ class Association:
         self._reception: Reception | None = None
         self._surplus = 0
         self._message_deadline = 0.0
+        # Reports that are owed, each with its presentation context; the one sent and not answered yet.
+        self._owed: deque[tuple[int, Announcement]] = deque()
+        self._announced: Announcement | None = None
+        self._message_id = 0
 
     def serve(self, request_deadline: float) -> None:
         """Negotiate until `request_deadline` (`time.monotonic()`) and serve until the association ends, in any way."""
@@ -116,6 +179,7 @@ class Association:
         finally:
             if self._reception is not None:
                 self._reception.discard()
+            self._miss_reports()
 
     def _establish(self, deadline: float) -> Accepted | None:
         pdu = self._wire.next_pdu(("limits.association_seconds", deadline), self._limits.pdu_seconds, deadline)
@@ -136,7 +200,16 @@ class Association:
             deadline = time.monotonic() + limits.network_timeout_seconds
             if self._wire.patient:
                 deadline = min(deadline, self._message_deadline)
-            pdu = self._wire.next_pdu(("limits.network_timeout_seconds", deadline), limits.pdu_seconds)
+            idle = ("limits.network_timeout_seconds", deadline)
+            if self._owed and self._announced is None and not self._wire.patient:
+                idle = min(idle, (THE_MOMENT, self._owed[0][1].due), key=lambda wait: wait[1])
+            try:
+                pdu = self._wire.next_pdu(idle, limits.pdu_seconds)
+            except TooSlow as slow:
+                if slow.limit != THE_MOMENT:
+                    raise
+                self._report(agreed)
+                continue
             if pdu.kind == wire.P_DATA:
                 self._take(agreed, pdu.body)
             elif pdu.kind == wire.RELEASE_RQ:
@@ -175,6 +248,9 @@ class Association:
             return
         command = read_command(self._command_bytes)
         self._command_bytes = bytearray()
+        if command.field == N_EVENT_REPORT_RQ | RESPONSE:
+            self._take_answer(command)
+            return
         if not command.has_data_set:
             self._answer(agreed, command, self._without_data_set(agreed, command))
             return
@@ -183,6 +259,15 @@ class Association:
         context = agreed.contexts[self._context_id]
         if command.field == C_STORE_RQ and _storable(command, context):
             self._reception = self._open_reception(command, context, agreed)
+        elif self._desk is not None and _commits(command, context):
+            said = Said(
+                command=command,
+                transfer_syntax_uid=context.transfer_syntax_uid,
+                calling_ae=agreed.calling_ae,
+                peer=self._peer,
+            )
+            context_id = self._context_id
+            self._reception = self._desk.open(said, lambda report: self._owed.append((context_id, report)))
 
     def _take_data(self, agreed: Accepted, fragment: memoryview, *, last: bool) -> None:
         command = self._command
@@ -197,6 +282,9 @@ class Association:
         if not last:
             return
         self._command = self._reception = None
+        if command.field == N_EVENT_REPORT_RQ | RESPONSE:  # an Event Reply, of which commitment knows none
+            self._wire.patient = False
+            return
         if reception is None:
             self._answer(agreed, command, self._refusal(agreed, command))
             return
@@ -218,6 +306,8 @@ class Association:
             return Receipt(status=0x0000, comment="")
         if command.field == C_STORE_RQ and _storable(command, context):
             return Receipt(status=CANNOT_UNDERSTAND, comment="C-STORE without a data set")
+        if self._desk is not None and _commits(command, context):
+            return Receipt(status=INVALID_ARGUMENT, comment="")  # PS3.7 C.5.2 allows it no comment
         return self._refusal(agreed, command)
 
     def _refusal(self, agreed: Accepted, command: Command) -> Receipt | None:
@@ -235,7 +325,43 @@ class Association:
         if command.field == C_STORE_RQ:
             status = MISTYPED_ARGUMENT if context.sop_class_uid != VERIFICATION else UNRECOGNIZED_OPERATION
             return Receipt(status=status, comment="no storage SOP Class and Instance UID")
-        return Receipt(status=UNRECOGNIZED_OPERATION, comment="only C-ECHO and C-STORE are served")
+        return Receipt(status=UNRECOGNIZED_OPERATION, comment="only C-ECHO, C-STORE and commitment are served")
+
+    def _report(self, agreed: Accepted) -> None:
+        """Send the report that has been owed longest."""
+        context_id, report = self._owed.popleft()
+        self._announced = report
+        event_type, information = report.event()
+        implicit = agreed.contexts[context_id].transfer_syntax_uid == ImplicitVRLittleEndian
+        data = encode(information, is_implicit_vr=implicit, is_little_endian=True)
+        if data is None:
+            raise ValueError("a commitment report that cannot be encoded")
+        self._message_id = self._message_id % 0xFFFF + 1
+        asked = event_report(self._message_id, report.sop_class_uid, report.sop_instance_uid, event_type)
+        self._wire.send(
+            command_pdus(context_id, asked, agreed.peer_pdu_bytes), data_pdus(context_id, data, agreed.peer_pdu_bytes)
+        )
+
+    def _take_answer(self, command: Command) -> None:
+        """The peer's response to a report of ours."""
+        report = self._announced
+        if report is None or command.message_id != self._message_id or command.status is None:
+            raise ProtocolError(wire.UNEXPECTED_PARAMETER, "a response that nobody asked for")
+        self._announced = None
+        report.answered(command.status)
+        if command.has_data_set:
+            self._command = command
+        else:
+            self._wire.patient = False
+
+    def _miss_reports(self) -> None:
+        """What is still owed is said on another association."""
+        owed = [report for _, report in self._owed]
+        if self._announced is not None:
+            owed.append(self._announced)
+        for report in owed:
+            with contextlib.suppress(StorageError):  # it is due later in any case
+                report.missed()
 
     def _answer(self, agreed: Accepted, command: Command, receipt: Receipt | None) -> None:
         self._wire.patient = False
@@ -266,4 +392,16 @@ def _storable(command: Command, context: Context) -> bool:
         context.sop_class_uid != VERIFICATION
         and command.sop_class_uid == context.sop_class_uid
         and command.sop_instance_uid != ""
+    )
+
+
+def _commits(command: Command, context: Context) -> bool:
+    """Whether a request is storage commitment's.
+
+    Roles are not looked at: archives that report on an association of their own often leave their selection out.
+    """
+    return (
+        command.field in {N_ACTION_RQ, N_EVENT_REPORT_RQ}
+        and context.sop_class_uid == STORAGE_COMMITMENT
+        and command.sop_class_uid == STORAGE_COMMITMENT
     )

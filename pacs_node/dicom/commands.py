@@ -1,4 +1,7 @@
-"""DIMSE command sets: read one from bytes, write a response. Implicit little endian, as PS3.7 6.3.1 has it."""
+"""DIMSE command sets: read one from bytes, write a response or an event report.
+
+Implicit little endian, as PS3.7 6.3.1 has it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from pacs_node.dicom.wire import INVALID_PARAMETER, ProtocolError
 
 C_STORE_RQ = 0x0001
 C_ECHO_RQ = 0x0030
+N_EVENT_REPORT_RQ = 0x0100
+N_ACTION_RQ = 0x0130
 C_CANCEL_RQ = 0x0FFF
 RESPONSE = 0x8000
 """The bit that makes a command field a response's (PS3.7 E.1)."""
@@ -17,8 +22,10 @@ REQUESTS = frozenset({0x0001, 0x0010, 0x0020, 0x0021, 0x0030, 0x0100, 0x0110, 0x
 """Every request of PS3.7 E.1 that has a response."""
 
 NO_DATA_SET = 0x0101
+WITH_DATA_SET = 0x0001
 
 SOP_CLASS_NOT_SUPPORTED = 0x0122
+INVALID_ARGUMENT = 0x0115
 UNRECOGNIZED_OPERATION = 0x0211
 MISTYPED_ARGUMENT = 0x0212
 
@@ -36,17 +43,21 @@ _STATUS = 0x0900
 _ERROR_COMMENT = 0x0902
 _AFFECTED_SOP_INSTANCE = 0x1000
 _REQUESTED_SOP_INSTANCE = 0x1001
+_EVENT_TYPE = 0x1002
+_ACTION_TYPE = 0x1008
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What a request says. Blank UIDs where it carries none."""
+    """What a request, or a response, says. Blank UIDs where it carries none."""
 
     field: int
     message_id: int
     has_data_set: bool
     sop_class_uid: str
     sop_instance_uid: str
+    type_id: int | None = None  # Event Type ID or Action Type ID
+    status: int | None = None  # of a response
 
 
 def read_command(data: bytes | bytearray) -> Command:
@@ -81,6 +92,20 @@ def read_command(data: bytes | bytearray) -> Command:
         has_data_set=data_set_type != NO_DATA_SET,
         sop_class_uid=_uid(elements, _AFFECTED_SOP_CLASS, _REQUESTED_SOP_CLASS),
         sop_instance_uid=_uid(elements, _AFFECTED_SOP_INSTANCE, _REQUESTED_SOP_INSTANCE),
+        type_id=_number(elements, _EVENT_TYPE if field & ~RESPONSE == N_EVENT_REPORT_RQ else _ACTION_TYPE),
+        status=_number(elements, _STATUS),
+    )
+
+
+def event_report(message_id: int, sop_class_uid: str, sop_instance_uid: str, event_type: int) -> bytes:
+    """An N-EVENT-REPORT request whose data set follows (PS3.7 10.3.1.1)."""
+    return _command_set(
+        _element(_AFFECTED_SOP_CLASS, _padded(sop_class_uid, b"\0")),
+        _element(_COMMAND_FIELD, _US.pack(N_EVENT_REPORT_RQ)),
+        _element(_MESSAGE_ID, _US.pack(message_id)),
+        _element(_DATA_SET_TYPE, _US.pack(WITH_DATA_SET)),
+        _element(_AFFECTED_SOP_INSTANCE, _padded(sop_instance_uid, b"\0")),
+        _element(_EVENT_TYPE, _US.pack(event_type)),
     )
 
 
@@ -92,19 +117,21 @@ def response(command: Command, status: int, comment: str = "") -> bytes:
     comment
         Error Comment, ASCII, at most 64 characters; left out if blank.
     """
-    body = b"".join(
-        (
-            _element(_AFFECTED_SOP_CLASS, _padded(command.sop_class_uid, b"\0")) if command.sop_class_uid else b"",
-            _element(_COMMAND_FIELD, _US.pack((command.field | RESPONSE) & 0xFFFF)),
-            _element(_RESPONDED_TO, _US.pack(command.message_id)),
-            _element(_DATA_SET_TYPE, _US.pack(NO_DATA_SET)),
-            _element(_STATUS, _US.pack(status)),
-            _element(_ERROR_COMMENT, _padded(comment[:64], b" ")) if comment else b"",
-            _element(_AFFECTED_SOP_INSTANCE, _padded(command.sop_instance_uid, b"\0"))
-            if command.sop_instance_uid
-            else b"",
-        )
+    type_element = {N_EVENT_REPORT_RQ: _EVENT_TYPE, N_ACTION_RQ: _ACTION_TYPE}.get(command.field)
+    return _command_set(
+        _element(_AFFECTED_SOP_CLASS, _padded(command.sop_class_uid, b"\0")) if command.sop_class_uid else b"",
+        _element(_COMMAND_FIELD, _US.pack((command.field | RESPONSE) & 0xFFFF)),
+        _element(_RESPONDED_TO, _US.pack(command.message_id)),
+        _element(_DATA_SET_TYPE, _US.pack(NO_DATA_SET)),
+        _element(_STATUS, _US.pack(status)),
+        _element(_ERROR_COMMENT, _padded(comment[:64], b" ")) if comment else b"",
+        _element(_AFFECTED_SOP_INSTANCE, _padded(command.sop_instance_uid, b"\0")) if command.sop_instance_uid else b"",
+        _element(type_element, _US.pack(command.type_id)) if type_element and command.type_id is not None else b"",
     )
+
+
+def _command_set(*elements: bytes) -> bytes:
+    body = b"".join(elements)
     return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
 
 

@@ -29,7 +29,7 @@ from pacs_node.dicom.primitives import VERIFICATION
 from pacs_node.dicom.sources import WrongCertificate
 from pacs_node.dicom.tls import PeerCertificate
 from pacs_node.dicom.wire import ASSOCIATE_RJ, ASSOCIATE_RQ, HEADER, INVALID_PARAMETER, ProtocolError
-from pacs_node.flow.sop_classes import RADIOGRAPHS, RECEIVED, SECONDARY_CAPTURE, WAVEFORMS
+from pacs_node.flow.sop_classes import RADIOGRAPHS, RECEIVED, SECONDARY_CAPTURE, STORAGE_COMMITMENT, WAVEFORMS
 from pacs_node.settings import Limits, Node, Source
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
@@ -110,6 +110,9 @@ class Negotiator:
         Gives the source that a calling AE title, an address and a certificate are, or None.
     shortage
         Says why nothing can be stored at the moment, "" if it can: associations to store are rejected meanwhile.
+    commitment
+        Whether storage commitment is negotiated, in either role (PS3.4 J.3.1): peers ask as SCU, destinations report
+        as SCP.
     """
 
     def __init__(
@@ -118,6 +121,8 @@ class Negotiator:
         limits: Limits,
         identify: Callable[[str, str, PeerCertificate | None], Source | None],
         shortage: Callable[[], str] = lambda: "",
+        *,
+        commitment: bool = False,
     ) -> None:
         self._titles = frozenset((node.ae_title, *node.also_called))
         self._any_title = not node.require_called_ae_title
@@ -127,6 +132,10 @@ class Negotiator:
         self._supported = {VERIFICATION: build_context(VERIFICATION)} | {
             sop_class: build_context(sop_class, list(TRANSFER_SYNTAXES)) for sop_class in RECEIVED
         }
+        if commitment:
+            context = build_context(STORAGE_COMMITMENT, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+            context.scu_role = context.scp_role = True
+            self._supported[STORAGE_COMMITMENT] = context
 
     def answer(
         self, body: bytes, peer: str, *, claim: Callable[[], bool], certificate: PeerCertificate | None = None
@@ -191,7 +200,7 @@ class Negotiator:
 
     def _may_send(self, source: Source) -> list[PresentationContext]:
         """The presentation contexts that are accepted from a source."""
-        classes = {VERIFICATION}.union(*(CLASSES_OF[kind] for kind in source.accepts))
+        classes = {VERIFICATION, STORAGE_COMMITMENT}.union(*(CLASSES_OF[kind] for kind in source.accepts))
         return [context for sop_class, context in self._supported.items() if sop_class in classes]
 
     def _accept(self, body: bytes, calling: str, called: str, source: Source) -> Accepted:

@@ -41,11 +41,20 @@ def fragments(body: memoryview) -> Iterator[Fragment]:
 
 def command_pdus(context_id: int, command: bytes, peer_pdu_bytes: int) -> bytes:
     """A command set as P-DATA-TF PDUs that the peer takes (`peer_pdu_bytes` 0: any length)."""
-    step = len(command) if peer_pdu_bytes == 0 else max(1, min(len(command), peer_pdu_bytes - ITEM.size))
+    return _pdus(context_id, command, peer_pdu_bytes, IS_COMMAND)
+
+
+def data_pdus(context_id: int, data: bytes, peer_pdu_bytes: int) -> bytes:
+    """An encoded data set as P-DATA-TF PDUs that the peer takes (`peer_pdu_bytes` 0: any length)."""
+    return _pdus(context_id, data, peer_pdu_bytes, 0)
+
+
+def _pdus(context_id: int, message: bytes, peer_pdu_bytes: int, kind: int) -> bytes:
+    step = len(message) if peer_pdu_bytes == 0 else max(1, min(len(message), peer_pdu_bytes - ITEM.size))
     pdus = bytearray()
-    for start in range(0, len(command), step):
-        part = command[start : start + step]
-        control = IS_COMMAND | (IS_LAST if start + step >= len(command) else 0)
+    for start in range(0, len(message), step):
+        part = message[start : start + step]
+        control = kind | (IS_LAST if start + step >= len(message) else 0)
         pdus += HEADER.pack(P_DATA, ITEM.size + len(part))
         pdus += ITEM.pack(2 + len(part), context_id, control)
         pdus += part

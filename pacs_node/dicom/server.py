@@ -18,7 +18,7 @@ from functools import partial
 import structlog
 
 from pacs_node.dicom import tls, wire
-from pacs_node.dicom.association import Association, Reception
+from pacs_node.dicom.association import Association, Desk, Reception
 from pacs_node.dicom.audit import Audit, Reason
 from pacs_node.dicom.commands import Command
 from pacs_node.dicom.negotiation import Accepted, Context, Negotiator, Rejected
@@ -72,13 +72,14 @@ class _InForce:
     limits: Limits
     negotiator: Negotiator
     open_reception: OpenReception
+    desk: Desk | None
     rates: Rates
     tls: tls.ServerTls | None
     lengths: Mapping[int, int]  # longest body by PDU type
 
 
 class StorageServer:
-    """Listens for C-ECHO and C-STORE and hands each data set, as it comes, to a `Reception`.
+    """Listens for C-ECHO, C-STORE and storage commitment, and hands each data set, as it comes, to a `Reception`.
 
     Parameters
     ----------
@@ -88,6 +89,8 @@ class StorageServer:
         Several processes listen on this port and the kernel spreads the connections.
     audit
         Told of every peer; None: of no use here, counts are dropped.
+    desk
+        Takes storage commitment's messages; None: the SOP Class is not negotiated.
 
     Raises
     ------
@@ -102,12 +105,13 @@ class StorageServer:
         *,
         share_port: bool = False,
         audit: Audit | None = None,
+        desk: Desk | None = None,
     ) -> None:
         quiet()
         self._settings = settings
         self._share_port = share_port
         self._audit = audit or Audit(lambda _counts: None)
-        self._in_force = _configure(settings, open_reception)
+        self._in_force = _configure(settings, open_reception, desk)
         self._listeners: list[socket.socket] = []
         self._wake: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
@@ -139,7 +143,7 @@ class StorageServer:
         self._acceptor.start()
         self._audit.start(node.ae_title, 0 if self._settings.tls.only else node.port, tls_port)
 
-    def reload(self, settings: Settings, open_reception: OpenReception) -> None:
+    def reload(self, settings: Settings, open_reception: OpenReception, desk: Desk | None = None) -> None:
         """Serve connections from now on by other settings; addresses and ports stay, and so does what is under way.
 
         Raises
@@ -147,7 +151,7 @@ class StorageServer:
         TlsFault
             The certificates cannot be used; nothing changed.
         """
-        self._in_force = _configure(settings, open_reception)
+        self._in_force = _configure(settings, open_reception, desk)
         self._settings = settings
 
     def stop(self, drain_seconds: float) -> None:
@@ -282,6 +286,7 @@ class StorageServer:
                 force.limits,
                 partial(self._negotiate, connection, force, certificate),
                 partial(self._reception, force),
+                force.desk,
             )
             association.serve(deadline)
             if association.cut:
@@ -390,14 +395,19 @@ class _TooFast:
         """Nothing is there."""
 
 
-def _configure(settings: Settings, open_reception: OpenReception) -> _InForce:
+def _configure(settings: Settings, open_reception: OpenReception, desk: Desk | None) -> _InForce:
     limits = settings.limits
     return _InForce(
         limits=limits,
         negotiator=Negotiator(
-            settings.node, limits, Sources(settings.sources).admit, partial(shortage, settings.storage.objects, limits)
+            settings.node,
+            limits,
+            Sources(settings.sources).admit,
+            partial(shortage, settings.storage.objects, limits),
+            commitment=desk is not None,
         ),
         open_reception=open_reception,
+        desk=desk,
         rates=Rates(limits.objects_per_second),
         tls=tls.ServerTls(settings.tls) if settings.tls.port else None,
         lengths={

@@ -211,10 +211,12 @@ class Wire:
                 raise PeerGone from None
             if count == 0:
                 raise PeerGone
-            if time.monotonic() >= deadline:
-                raise TooSlow(limit)
             if count > 0:
                 self._end += count
+            # What comes at the last moment ends an idle wait and is kept: the caller may go on after TooSlow.
+            if time.monotonic() >= deadline and not (idle and count > 0):
+                raise TooSlow(limit)
+            if count > 0:
                 return
             if idle and not self.patient and self._stopping():
                 raise Stopping

@@ -1,4 +1,4 @@
-"""Send stored reports to one destination, in order, each until its status says that it is settled.
+"""Send stored reports to one destination, in order, each until its status says that it is settled; ask it to commit.
 
 One `Deliverer` a destination and thread, so that a destination that is down blocks no other.
 """
@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import datetime, timedelta
 
 import structlog
 from pydicom.uid import ExplicitVRLittleEndian
 
-from pacs_node.dicom.client import Conversation, NotAccepted, Outcome, Peer, Unreachable, outcome
+from pacs_node.dicom.client import (
+    COMMITMENT_CONTEXTS,
+    Conversation,
+    NotAccepted,
+    Outcome,
+    Peer,
+    Unreachable,
+    outcome,
+)
 from pacs_node.dicom.tls import client_tls
+from pacs_node.flow.commitment_ask import Asker
 from pacs_node.flow.lease import kept_delivery_lease
 from pacs_node.flow.pace import Pace
 from pacs_node.flow.sop_classes import COMPREHENSIVE_3D_SR, SECONDARY_CAPTURE
@@ -64,12 +73,17 @@ class Deliverer:
         self._clock = clock
         self._owner = f"{owner_name()}:{destination.name}"
         self._silent = False
+        self._asker = Asker(store, settings, destination, clock)
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until `stop` is set; a destination that does not answer is tried again after a pause."""
         pace = Pace(self._store, self._settings.worker.poll_seconds)
+        begun = False
         while not stop.is_set():
             try:
+                if not begun:
+                    self._asker.begin()
+                    begun = True
                 if self.deliver_due(stop) == 0:
                     pace.wait(stop)
             except Unreachable:
@@ -79,7 +93,7 @@ class Deliverer:
                 stop.wait(self._settings.delivery.first_retry_seconds)
 
     def deliver_due(self, stop: threading.Event) -> int:
-        """Send what is due now over one association; how many deliveries were tried.
+        """Send and ask what is due now over one association; how many deliveries and questions were tried.
 
         Raises
         ------
@@ -87,23 +101,42 @@ class Deliverer:
             The destination did not answer; nothing is sent there until `delivery.probe_seconds` have passed.
         """
         delivery = self._claim()
-        if delivery is None:
+        if delivery is None and not self._asker.is_due():
             return 0
-        tried = 0
         with ExitStack() as open_until_done:
             try:
-                with self._kept(delivery):
-                    conversation = open_until_done.enter_context(Conversation(self._peer, CONTEXTS))
+                with self._kept(delivery) if delivery is not None else nullcontext():
+                    conversation = open_until_done.enter_context(self._conversation())
             except Unreachable as error:
-                self._silence(delivery, str(error))
+                self._asker.unreachable(str(error))
+                if delivery is not None:
+                    self._silence(delivery, str(error))
                 raise
             self._answers()
+            return self._converse(conversation, delivery, stop)
+
+    def _converse(self, conversation: Conversation, delivery: Delivery | None, stop: threading.Event) -> int:
+        """Send and ask until nothing is due or the association is of no more use; how much was tried."""
+        tried = 0
+        while True:
             while delivery is not None:
                 tried += 1
                 if not self._try(conversation, delivery):
-                    break
+                    return tried
                 delivery = None if stop.is_set() else self._claim()
-        return tried
+            if stop.is_set() or not self._asker.is_due():
+                return tried
+            tried += 1
+            try:
+                if self._asker.ask(conversation):
+                    delivery = self._asker.wait(conversation, stop, self._claim)
+            except Unreachable:
+                return tried
+
+    def _conversation(self) -> Conversation:
+        if not self._asker.asks:
+            return Conversation(self._peer, CONTEXTS)
+        return Conversation(self._peer, (*CONTEXTS, *COMMITMENT_CONTEXTS), on_report=self._asker.take)
 
     def _claim(self) -> Delivery | None:
         return self._store.claim_delivery(
@@ -147,7 +180,9 @@ class Deliverer:
         if verdict not in {Outcome.STORED, Outcome.STORED_WITH_WARNING}:
             self._not_sent(delivery, status, f"status 0x{status:04X}", verdict)
             return
-        self._store.delivered(delivery.delivery_id, self._owner, status, self._clock())
+        self._store.delivered(
+            delivery.delivery_id, self._owner, status, self._clock(), wants_commitment=self._asker.asks
+        )
         log.info(
             "delivered",
             match_id=delivery.match_id,

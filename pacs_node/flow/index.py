@@ -33,9 +33,10 @@ KEYWORDS: Final = (
     *("StudyInstanceUID", "SeriesInstanceUID", "ViewPosition", "PatientOrientation", "NumberOfFrames"),
     *("QualityControlImage", "WaveformSequence", "WaveformOriginality", "NumberOfWaveformSamples"),
     *("SamplingFrequency", "MultiplexGroupLabel", "ChannelDefinitionSequence", "ChannelLabel"),
-    "ChannelSourceSequence",
+    *("ChannelSourceSequence", "TransactionUID", "ReferencedSOPSequence", "FailedSOPSequence", "FailureReason"),
+    *("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"),
 )
-"""What classification, time, person and pairing read. `get` of anything else is a mistake of ours."""
+"""What classification, time, person, pairing and commitment read. `get` of anything else is a mistake of ours."""
 
 Buffer = bytes | bytearray | memoryview
 

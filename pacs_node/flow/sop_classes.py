@@ -1,4 +1,4 @@
-"""The SOP Classes that are received, by name (PS3.4 B.5)."""
+"""The SOP Classes that are spoken, by name (PS3.4 B.5, J.3.5)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ AMBULATORY_ECG = "1.2.840.10008.5.1.4.1.1.9.1.3"
 HEMODYNAMIC_WAVEFORM = "1.2.840.10008.5.1.4.1.1.9.2.1"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
+STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"  # well-known (PS3.4 J.3.5)
 
 RADIOGRAPHS = frozenset(
     {COMPUTED_RADIOGRAPHY, DIGITAL_XRAY_FOR_PRESENTATION, DIGITAL_XRAY_FOR_PROCESSING, SECONDARY_CAPTURE}
@@ -19,4 +21,4 @@ RADIOGRAPHS = frozenset(
 WAVEFORMS = frozenset({TWELVE_LEAD_ECG, GENERAL_ECG, AMBULATORY_ECG, HEMODYNAMIC_WAVEFORM})
 
 RECEIVED = (*sorted(RADIOGRAPHS), *sorted(WAVEFORMS), ENCAPSULATED_PDF)
-"""Every SOP Class that the receiver accepts."""
+"""Every SOP Class whose objects the receiver accepts."""

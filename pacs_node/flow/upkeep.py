@@ -71,6 +71,11 @@ class Upkeep:
             log.info("objects_swept", set_aside=moved, removed=removed)
         return moved
 
+    def forget_commitments(self) -> int:
+        """Forget what was asked and answered `commitment.keep_days` ago; what is awaited or owed stays."""
+        before = self._clock() - timedelta(days=self._settings.commitment.keep_days)
+        return self._store.forget_requests(before) + self._store.forget_questions(before)
+
     def _forget_former_features(self) -> int:
         """Chest features and pictures of models that were replaced."""
         moved = 0

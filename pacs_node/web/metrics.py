@@ -11,12 +11,12 @@ from prometheus_client.registry import Collector
 
 from pacs_node.dicom.tls import standing
 from pacs_node.settings import Tls
-from storage.records import DeliveryState, MatchState
+from storage.records import DeliveryState, MatchState, RequestState
 from storage.store import Store
 
 
 class StoreCollector(Collector):
-    """Counts of matches, instances, deliveries and connections, and the age of the oldest work due."""
+    """Counts of matches, instances, deliveries, commitments and connections, and the age of the oldest work due."""
 
     def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
         self._store = store
@@ -58,6 +58,24 @@ class StoreCollector(Collector):
         for (outcome, reason), times in sorted(self._store.tallies().items()):
             connections.add_metric([outcome, reason], times)
         yield connections
+        awaited = GaugeMetricFamily(
+            "pulmolink_commitments_awaited",
+            "Delivered reports that their destination was asked to commit to and has not yet.",
+            labels=["destination"],
+        )
+        by_name = self._store.count_wanted()
+        for destination in sorted({name for name, _ in by_destination}):
+            awaited.add_metric([destination], by_name.get(destination, 0))
+        yield awaited
+        requests = GaugeMetricFamily(
+            "pulmolink_commitment_requests",
+            "Storage commitment requests of sources, by what became of our report.",
+            labels=["state"],
+        )
+        asked = self._store.count_requests()
+        for request_state in RequestState:
+            requests.add_metric([request_state.value], asked.get(request_state, 0))
+        yield requests
         yield GaugeMetricFamily(
             "pulmolink_queue_age_seconds",
             "Age of the oldest match that is due and not yet worked.",

@@ -29,6 +29,7 @@ from storage.safekeeping import ProblemKind, backup, verify
 from storage.schema import REVISION, metadata
 from storage.store import Store
 from storage.transaction import PatientLock
+from tests.unit.storage.commitment_behaviour import CommitmentBehaviour, RequestBehaviour
 from tests.unit.storage.pairing_behaviour import PairingBehaviour
 from tests.unit.storage.queue_behaviour import DeliveryBehaviour, QueueBehaviour
 from tests.unit.storage.storage_examples import NOW, add, add_match, instance
@@ -105,6 +106,14 @@ def store(url: str) -> Iterator[Store]:
 def objects(tmp_path: Path) -> ObjectStore:
     """An empty object folder."""
     return ObjectStore(tmp_path / "objects")
+
+
+class TestCommitmentRequests(RequestBehaviour):
+    pass
+
+
+class TestCommitments(CommitmentBehaviour):
+    pass
 
 
 class TestPairing(PairingBehaviour):

@@ -10,6 +10,7 @@ import pytest
 
 from pacs_node.dicom.audit import Audit
 from pacs_node.dicom.server import StorageServer
+from pacs_node.flow.commitment_desk import CommitmentDesk
 from pacs_node.flow.receive import Receiver
 from pacs_node.settings import Settings
 from storage.database import upgrade
@@ -43,7 +44,8 @@ def listen(tmp_path: Path, empty_database: bytes) -> Iterator[Callable[..., List
         objects = ObjectStore(settings.storage.objects)
         receiver = Receiver(store, objects, settings, lambda: datetime.now(UTC))
         audit = Audit(store.add_tallies)
-        server = StorageServer(settings, receiver.open, audit=audit)
+        desk = CommitmentDesk(store, objects, settings, lambda: datetime.now(UTC))
+        server = StorageServer(settings, receiver.open, audit=audit, desk=desk)
         server.start()
         listening = Listening(
             server=server, port=settings.node.port, store=store, objects=objects, audit=audit, settings=settings

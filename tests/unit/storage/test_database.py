@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -63,6 +64,24 @@ def test_upgrading_twice_does_nothing_the_second_time(tmp_path: Path) -> None:
     assert upgrade(url) == ""
     assert upgrade(url) == REVISION
     check_revision(url)
+
+
+def test_a_database_of_the_first_revision_is_upgraded_with_its_rows(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/rows.db"
+    engine = open_engine(url)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text("INSERT INTO silent_destinations VALUES ('pacs', '2026-01-01', '2026-01-01')"))
+    engine.dispose()
+    with pytest.raises(SchemaOutdated):
+        Store.open(url)
+    assert upgrade(url) == "0001"
+    with Store.open(url) as store:
+        assert store.destination_answered("pacs") is not None
+        assert store.count_requests() == {}
 
 
 def test_processes_that_upgrade_at_once_do_it_once(tmp_path: Path) -> None:

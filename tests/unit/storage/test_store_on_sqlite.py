@@ -1,5 +1,6 @@
 """The store keeps its promises on SQLite."""
 
+from tests.unit.storage.commitment_behaviour import CommitmentBehaviour, RequestBehaviour
 from tests.unit.storage.pairing_behaviour import PairingBehaviour
 from tests.unit.storage.queue_behaviour import DeliveryBehaviour, QueueBehaviour
 from tests.unit.storage.upkeep_behaviour import ReadingBehaviour, UpkeepBehaviour
@@ -22,4 +23,12 @@ class TestReading(ReadingBehaviour):
 
 
 class TestUpkeep(UpkeepBehaviour):
+    pass
+
+
+class TestCommitmentRequests(RequestBehaviour):
+    pass
+
+
+class TestCommitments(CommitmentBehaviour):
     pass
