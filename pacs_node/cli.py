@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("take", "Write one row a current result to a file."),
     "model": ("model", "Train, show and verify model packages."),
     "phantoms": ("phantoms", "Write DICOM examinations of synthetic patients."),
-    "config": ("config", "Show the configuration in force, or an example file."),
+    "config": ("config", "Show or check the configuration in force, or show an example file."),
     "db": ("database", "Upgrade, verify and back up the database."),
 }
 

@@ -58,10 +58,12 @@ def stop_event(*, supervised: bool, told: Callable[[Settings], None] | None = No
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
         def watch() -> None:
-            while (settings := handed_settings()) is not None:
-                if told is not None:
-                    told(settings)
-            stop.set()
+            try:
+                while (settings := handed_settings()) is not None:
+                    if told is not None:
+                        told(settings)
+            finally:  # whatever happens, nobody is left without a supervisor
+                stop.set()
 
         threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()
     return stop

@@ -59,6 +59,19 @@ class Authority:
         )
         return files
 
+    def lock(self, files: Files) -> Path:
+        """The key once more, with a password."""
+        key = serialization.load_pem_private_key(files.key.read_bytes(), None)
+        locked = files.key.with_suffix(".locked")
+        locked.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.BestAvailableEncryption(b"secret"),
+            )
+        )
+        return locked
+
     def _sign(
         self,
         subject: x509.Name,

@@ -66,10 +66,9 @@ def _check(settings: Settings) -> None:
     from pacs_node.dicom import tls
 
     read_identity(locate(settings.model.package))
+    tls.check(settings.tls, settings.destinations)
     if settings.tls.certificate:
         own = tls.standing(settings.tls, utc_now())
-        if not own.usable:
-            raise SettingsError([own.sentence])
         if own.warning:
             log.warning("certificate_ends", reason=own.sentence)
 

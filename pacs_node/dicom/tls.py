@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -239,6 +239,22 @@ def standing(tls: Tls, now: datetime) -> Standing:
     if warning:
         sentence += "; put another in its place, it is taken up without a restart"
     return Standing(usable=True, sentence=sentence, warning=warning, ends=ends)
+
+
+def check(tls: Tls, destinations: Iterable[Destination]) -> None:
+    """Pass if every file of a configuration can be used.
+
+    Raises
+    ------
+    TlsFault
+        One cannot.
+    """
+    if tls.certificate:
+        server_context(tls)
+    for destination in destinations:
+        how = client_tls(destination, tls)
+        if how is not None:
+            how.context()
 
 
 def call(host: str, port: int, how: ClientTls, timeout_seconds: float) -> str:

@@ -429,10 +429,12 @@ class TestOurOwnFiles:
     ) -> None:
         empty = tmp_path / "empty.pem"
         empty.touch()
+        locked = authority.lock(node_files)
         for keys, why in (
             ({"key": str(cart.key)}, f"tls.key: {cart.key} does not belong to the certificate in"),
             ({"key": "/nowhere"}, "tls.key: /nowhere cannot be read: No such file"),
             ({"certificate": str(empty)}, f"no certificate and key in PEM form in {empty}"),
+            ({"key": str(locked)}, f"tls.key: {locked} has a password"),
             ({"client_ca": str(empty)}, f"tls.client_ca: no certificate in PEM form in {empty}"),
         ):
             files = {"certificate": str(node_files.certificate), "key": str(node_files.key), "port": 2762}

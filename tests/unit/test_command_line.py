@@ -25,6 +25,7 @@ from storage.database import upgrade
 from storage.objects import ObjectStore
 from storage.records import Disposition, MatchState
 from storage.store import Store
+from tests.certificates import Authority
 from tests.unit.flow.headers import NOON, at, encoded, identified, radiograph, waveform
 
 HEAVY = (
@@ -353,6 +354,24 @@ class TestLists:
 
     def test_show_says_why_a_match_is_held(self, filled: Terminal) -> None:
         assert "sex" in filled.run("show", "3.1").out
+
+    def test_config_check_names_the_file_that_cannot_be_used(
+        self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert terminal.run("config", "check").out.strip() == "no mistakes found"
+        files = Authority(terminal.folder / "pki").issue("node", ends=timedelta(days=9))
+        monkeypatch.setenv("PULMOLINK_TLS_CERTIFICATE", str(files.certificate))
+        monkeypatch.setenv("PULMOLINK_TLS_KEY", str(files.key))
+        answer = terminal.run("config", "check")
+        assert answer.status == 0
+        assert "(8 days); put another in its place" in answer.out
+        entry = {"name": "a", "ae_title": "A", "host": "h", "port": 1, "tls": True, "tls_ca": "/nowhere.pem"}
+        monkeypatch.setenv("PULMOLINK_DESTINATIONS", json.dumps([entry]))
+        answer = terminal.run("config", "check")
+        assert answer.status == 1
+        assert "destinations.tls_ca: /nowhere.pem cannot be read" in answer.err
+        monkeypatch.setenv("PULMOLINK_DESTINATIONS", "[{}]")
+        assert terminal.run("config", "check").status == 2
 
     def test_status_counts_by_state_with_the_queues_age_and_the_destinations(
         self, filled: Terminal, monkeypatch: pytest.MonkeyPatch
