@@ -96,7 +96,7 @@ class Negotiator:
     identify
         Gives the source that a calling AE title and an address are, or None.
     commitment
-        Whether storage commitment is negotiated, in either role (PS3.4 J.3.1): peers ask as SCU, destinations report
+        Whether storage commitment is negotiated, in either role (PS3.4 J.2.1): peers ask as SCU, destinations report
         as SCP.
     """
 

@@ -133,7 +133,7 @@ class TestOnAnotherAssociation:
             eventually(lambda: answer(node), 5, "the report is due")
             heard = modality.hears()
         assert (heard.committed, heard.on_own_call, heard.calling_ae) == (("1.2.3",), False, "PULMOLINK")
-        assert heard.roles == (False, True)  # PS3.4 J.3.1: we call, and are the SCP
+        assert heard.roles == (False, True)  # PS3.4 J.2.1: we call, and are the SCP
         assert states(node) == {RequestState.ANSWERED: 1}
 
     def test_several_requests_are_answered_over_one_association(self, listen: Listen) -> None:
@@ -330,7 +330,7 @@ class TestOddPeers:
 
 
 class TestRoles:
-    """PS3.4 J.3.1, PS3.7 D.3.3.4."""
+    """PS3.4 J.2.1, PS3.7 D.3.3.4."""
 
     def test_a_destination_may_report_as_scp_although_it_calls(self, listen: Listen) -> None:
         association = self._associate(listen(), build_role(STORAGE_COMMITMENT, scu_role=False, scp_role=True))
