@@ -167,11 +167,11 @@ class CommitmentRequests(Connections):
             return {state: count for state, count in connection.execute(counted)}
 
     def unanswered_requests(self, limit: int) -> tuple[CommitmentRequest, ...]:
-        """The requests that were given up or still wait, the oldest first."""
+        """The requests that were given up or still wait, the newest first."""
         found = _REQUESTS.where(commitment_requests.c.state != RequestState.ANSWERED)
         with self.reading() as connection:
             return tuple(
-                map(_request, connection.execute(found.order_by(commitment_requests.c.request_id).limit(limit)))
+                map(_request, connection.execute(found.order_by(commitment_requests.c.request_id.desc()).limit(limit)))
             )
 
     def forget_requests(self, before: datetime) -> int:

@@ -65,6 +65,8 @@ def status(ctx: click.Context, as_json: bool) -> None:
         "last answer",
         title="destinations",
         title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=0,  # seven columns and words from outside, on 80 characters
     )
     for entry in report["destinations"]:
         destinations.add_row(
@@ -285,7 +287,7 @@ def show(ctx: click.Context, match: str, as_json: bool) -> None:
         console.print(table)
     for section, columns in (
         ("reports", ("kind", "sop_instance_uid", "created_at")),
-        ("deliveries", ("kind", "destination", "state", "attempts", "last_status", "last_error", "commitment")),
+        ("deliveries", ("kind", "destination", "state", "attempts", "last_status", "note")),
     ):
         if not detail[section]:
             continue
@@ -293,8 +295,17 @@ def show(ctx: click.Context, match: str, as_json: bool) -> None:
         for column in columns:
             table.add_column(column, overflow="fold")
         for entry in detail[section]:
-            table.add_row(*(str(entry[column] if entry[column] is not None else "") for column in columns))
+            shown = entry | {"note": _note(entry)} if section == "deliveries" else entry
+            table.add_row(*(str(shown[column] if shown[column] is not None else "") for column in columns))
         console.print(table)
+
+
+def _note(delivery: dict[str, Any]) -> str:
+    """What is to be said of a delivery beside its state."""
+    commitment = delivery["commitment"] if delivery["state"] != DeliveryState.COMMITTED else None
+    return "; ".join(
+        part for part in (delivery["last_error"], f"commitment {commitment}" if commitment else None) if part
+    )
 
 
 def _flat(section: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -193,6 +193,8 @@ class Conversation:
             answer, _ = association.send_n_action(information, 1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE)
         except RuntimeError:
             raise Unreachable("the association ended before it was asked to commit") from None
+        except ValueError:
+            raise NotAccepted("storage commitment is accepted in another role only") from None
         if "Status" not in answer:
             raise Unreachable("no answer to N-ACTION")
         return int(answer.Status)

@@ -111,7 +111,7 @@ class Negotiator:
     shortage
         Says why nothing can be stored at the moment, "" if it can: associations to store are rejected meanwhile.
     commitment
-        Whether storage commitment is negotiated, in either role (PS3.4 J.3.1): peers ask as SCU, destinations report
+        Whether storage commitment is negotiated, in either role (PS3.4 J.2.1): peers ask as SCU, destinations report
         as SCP.
     """
 

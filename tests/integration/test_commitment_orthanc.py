@@ -7,6 +7,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from pacs_node.settings import load
+from storage.records import MatchState
+from storage.store import Store
 from tests.integration.conftest import RealPatient
 from tests.integration.rig import Node, Orthanc, eventually
 
@@ -28,6 +31,12 @@ def post(orthanc: Orthanc, path: str, content: bytes, method: str = "POST") -> A
     asked = urllib.request.Request(f"http://127.0.0.1:{orthanc.http_port}{path}", data=content, method=method)
     with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310
         return json.loads(answer.read() or b"null")
+
+
+def ends(node: Node, state: MatchState) -> None:
+    """The one match comes to `state`; asked of the rows, because a command takes a second to start."""
+    with Store.open(load(node.config).storage.database) as store:
+        eventually(lambda: [match.state for match in store.matches()] == [state], 90, f"the match is {state}")
 
 
 def told(orthanc: Orthanc, transaction: str) -> dict[str, Any]:
@@ -71,10 +80,8 @@ def test_orthanc_is_committed_to_and_commits_and_the_match_ends_committed(
         assert len(report["Success"]) == 2
         assert sorted(entry["FailureReason"] for entry in report["Failures"]) == [0x0112, 0x0119]
 
-        (match,) = eventually(
-            lambda: [row for row in node.matches() if row["state"] == "COMMITTED"], 60, "the match is COMMITTED"
-        )
-        details = node.json("show", str(match["match_id"]))
+        ends(node, MatchState.COMMITTED)
+        details = node.json("show", "1")
         status = node.json("status")
         assert node.stop() == 0
     assert [entry["state"] for entry in details["deliveries"]] == ["COMMITTED"] * 2
@@ -102,7 +109,7 @@ def test_what_orthanc_lost_is_sent_again(tmp_path: Path, real_patient: RealPatie
             file.rename(folder / file.name)
         node.run("import", str(folder))
         eventually(lambda: len(orthanc.instances()) == 4, 60, "the reports are in Orthanc")
-        eventually(lambda: node.matches()[0]["state"] == "DELIVERED", 20, "the match is DELIVERED")
+        ends(node, MatchState.DELIVERED)
         before = {entry["uid"] for entry in orthanc.instances()}
         lost = [entry for entry in orthanc.instances() if entry["sop_class"].endswith(".7")]
         for entry in lost:
@@ -112,7 +119,7 @@ def test_what_orthanc_lost_is_sent_again(tmp_path: Path, real_patient: RealPatie
             urllib.request.urlopen(erase, timeout=30).close()  # noqa: S310
         modality = {"AET": "PULMOLINK", "Host": "127.0.0.1", "Port": node.port}
         post(orthanc, "/modalities/pulmolink", json.dumps(modality).encode(), method="PUT")
-        eventually(lambda: node.matches()[0]["state"] == "COMMITTED", 60, "the match is COMMITTED")
+        ends(node, MatchState.COMMITTED)
         assert len(lost) == 1
         assert {entry["uid"] for entry in orthanc.instances()} == before
         assert "commitment_taken" in node.log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -12,15 +13,19 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, build_role
 from pynetdicom.association import Association
+from pynetdicom.dsutils import encode
 
-from pacs_node.dicom.pdata import data_pdus
+from pacs_node.dicom.commands import N_ACTION_RQ, N_EVENT_REPORT_RQ, read_command, response
+from pacs_node.dicom.pdata import ITEM, command_pdus, data_pdus
+from pacs_node.dicom.wire import ABORT, P_DATA
 from pacs_node.flow.commitment import Request, request_data_set
 from pacs_node.flow.commitment_answer import Answerer
-from pacs_node.flow.sop_classes import STORAGE_COMMITMENT, TWELVE_LEAD_ECG
+from pacs_node.flow.sop_classes import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, TWELVE_LEAD_ECG
 from storage.records import RequestState
+from tests.benchmarks.replay import VERIFICATION, Line, command
 from tests.integration.rig import eventually, free_port
 from tests.unit.dicom.commitment_peers import Modality, ask, named
-from tests.unit.dicom.peers import Listening, film, stored
+from tests.unit.dicom.peers import IMPLICIT, Listening, film, stored
 
 Listen = Callable[..., Listening]
 STOP = threading.Event()  # never set
@@ -128,7 +133,7 @@ class TestOnAnotherAssociation:
             eventually(lambda: answer(node), 5, "the report is due")
             heard = modality.hears()
         assert (heard.committed, heard.on_own_call, heard.calling_ae) == (("1.2.3",), False, "PULMOLINK")
-        assert heard.roles == (False, True)  # PS3.4 J.3.1: we call, and are the SCP
+        assert heard.roles == (False, True)  # PS3.4 J.2.1: we call, and are the SCP
         assert states(node) == {RequestState.ANSWERED: 1}
 
     def test_several_requests_are_answered_over_one_association(self, listen: Listen) -> None:
@@ -255,8 +260,77 @@ class TestRefusals:
         assert sum(states(node).values()) == 1
 
 
+class TestOddPeers:
+    CONTEXTS = ((VERIFICATION, IMPLICIT), (STORAGE_COMMITMENT, IMPLICIT))
+
+    def test_an_action_without_a_data_set_is_an_invalid_argument(self, listen: Listen) -> None:
+        line = listen().associate(self.CONTEXTS)
+        line.socket.sendall(command_pdus(3, command(N_ACTION_RQ, 1, STORAGE_COMMITMENT), 16384))
+        assert line.status() == 0x0115
+        assert line.echo() == 0
+        line.release()
+
+    def test_an_answer_to_a_report_that_was_not_sent_ends_the_association(self, listen: Listen) -> None:
+        line = listen().associate(self.CONTEXTS)
+        line.socket.sendall(command_pdus(3, self._answer(1, with_data=False), 16384))
+        assert line.pdu()[0] == ABORT
+        line.close()
+
+    @pytest.mark.parametrize("with_data", [False, True])
+    def test_an_answer_may_carry_a_data_set(self, listen: Listen, with_data: bool) -> None:
+        node = listen(commitment=SOON)
+        line = self._asked(node)
+        line.socket.sendall(command_pdus(3, self._answer(1, with_data=with_data), 16384))
+        if with_data:
+            line.socket.sendall(data_pdus(3, bytes(8), 16384))
+        assert line.echo() == 0
+        assert states(node) == {RequestState.ANSWERED: 1}
+        line.release()
+
+    def test_a_peer_that_never_answers_the_report_is_told_again_later(self, listen: Listen) -> None:
+        node = listen(commitment=SOON, limits={"network_timeout_seconds": 1})
+        line = self._asked(node)
+        assert line.pdu()[0] == ABORT
+        line.close()
+        eventually(lambda: node.store.claim_request(datetime.now(UTC), datetime.now(UTC)), 5, "it is due again")
+
+    def test_a_release_that_crosses_the_report_is_answered_and_the_report_is_due_again(self, listen: Listen) -> None:
+        node = listen(commitment=SOON)
+        line = self._asked(node)
+        line.release()
+        eventually(lambda: node.store.claim_request(datetime.now(UTC), datetime.now(UTC)), 5, "it is due again")
+
+    def _asked(self, node: Listening) -> Line:
+        """An association on which the report has come, and its answer has not."""
+        line = node.associate(self.CONTEXTS)
+        request = request_data_set(Request(transaction_uid="2.25.1", references=named("1.2.3")))
+        data = encode(request, is_implicit_vr=True, is_little_endian=True)
+        assert data is not None
+        asked = self._with_data(command(N_ACTION_RQ, 1, STORAGE_COMMITMENT))
+        asked += struct.pack("<HHI", 0, 0x1001, 22) + STORAGE_COMMITMENT_INSTANCE.encode()
+        asked += struct.pack("<HHIH", 0, 0x1008, 2, 1)
+        line.socket.sendall(command_pdus(3, asked, 16384) + data_pdus(3, data, 16384))
+        assert line.status() == 0
+        kind, body = line.pdu()
+        assert kind == P_DATA
+        assert read_command(body[ITEM.size :]).field == N_EVENT_REPORT_RQ
+        assert line.pdu()[0] == P_DATA
+        return line
+
+    def _answer(self, message_id: int, *, with_data: bool) -> bytes:
+        said = read_command(command(N_EVENT_REPORT_RQ, message_id, STORAGE_COMMITMENT))
+        made = response(said, 0)
+        return self._with_data(made) if with_data else made
+
+    @staticmethod
+    def _with_data(made: bytes) -> bytes:
+        """The command set with its Command Data Set Type saying that a data set follows."""
+        at = made.index(struct.pack("<HHI", 0, 0x0800, 2)) + 8
+        return made[:at] + b"\x01\x00" + made[at + 2 :]
+
+
 class TestRoles:
-    """PS3.4 J.3.1, PS3.7 D.3.3.4."""
+    """PS3.4 J.2.1, PS3.7 D.3.3.4."""
 
     def test_a_destination_may_report_as_scp_although_it_calls(self, listen: Listen) -> None:
         association = self._associate(listen(), build_role(STORAGE_COMMITMENT, scu_role=False, scp_role=True))

@@ -12,13 +12,15 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, build_role, evt
 
+from pacs_node.commands.doctor import _destination, _Fault
 from pacs_node.dicom.client import Unreachable
-from pacs_node.dicom.primitives import store_request
+from pacs_node.dicom.primitives import VERIFICATION, store_request
 from pacs_node.dicom.server import StorageServer
 from pacs_node.flow.commitment import Report
 from pacs_node.flow.commitment_desk import CommitmentDesk
 from pacs_node.flow.deliver import CLASS_OF, Deliverer
 from pacs_node.flow.sop_classes import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+from pacs_node.settings import Source
 from storage.records import DeliveryState, MatchState, SopReference
 from tests.integration.rig import free_port
 from tests.unit.flow.conftest import Node
@@ -46,6 +48,7 @@ class Archive:
     @contextmanager
     def listening(self) -> Iterator[Archive]:
         ae = AE(ae_title="PACS")
+        ae.add_supported_context(VERIFICATION)
         for sop_class in CLASS_OF.values():
             ae.add_supported_context(sop_class, ExplicitVRLittleEndian)
         if self.takes:
@@ -399,3 +402,16 @@ def test_what_was_settled_long_ago_is_forgotten_and_what_is_awaited_is_not(node:
         )
     )
     assert node.store.forget_questions(later) == 4
+
+
+def test_doctor_says_what_would_keep_commitment_from_working(node: Node, archive: Archive) -> None:
+    (destination,) = node.settings.destinations
+    with archive.listening():
+        assert _destination(destination, node.settings).endswith(", commits")
+        stranger = Source(ae_title="ANOTHER", host="127.0.0.1")
+        settings = node.settings.model_copy(update={"sources": (stranger,)})
+        with pytest.raises(_Fault, match="its reports would be rejected"):
+            _destination(destination, settings)
+    archive.takes = False
+    with archive.listening(), pytest.raises(_Fault, match="does not accept storage commitment"):
+        _destination(destination, node.settings)

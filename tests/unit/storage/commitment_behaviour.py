@@ -79,7 +79,7 @@ class RequestBehaviour:
         assert claimed is not None
         assert claimed.request_id == other.request_id
         assert store.claim_request(NOW + seconds(10), NOW + seconds(200)) is None
-        assert {waiting.last_error for waiting in store.unanswered_requests(2)} == {"no answer"}
+        assert [waiting.last_error for waiting in store.unanswered_requests(3)] == ["", "no answer", "no answer"]
 
     def test_odd_names_are_stored(self, store: Store) -> None:
         request = store.add_request(ODD, ODD, "::1", [SopReference(ODD, ODD)], due_at=NOW, now=NOW)

@@ -15,9 +15,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from storage.database import upgrade
 from storage.errors import IllegalTransition
-from storage.records import DeliveryState, MatchState, ReportKind
+from storage.records import DeliveryState, MatchState, ReportKind, RequestState, SopReference
 from storage.store import Store
-from storage.transitions import DELIVERY_TRANSITIONS, MATCH_TRANSITIONS, check_delivery, check_match, match_step
+from storage.transitions import (
+    DELIVERY_TRANSITIONS,
+    MATCH_TRANSITIONS,
+    REQUEST_TRANSITIONS,
+    check_delivery,
+    check_match,
+    match_step,
+    request_step,
+)
 from tests.unit.storage.storage_examples import BOTH, NOW, RULE, add, add_match, instance, new_report, seconds
 
 HAS_REPORTS = {MatchState.REPORTED, MatchState.DELIVERED, MatchState.COMMITTED}
@@ -43,7 +51,8 @@ def test_a_match_with_reports_never_goes_back_before_them() -> None:
 
 
 def test_every_step_says_why() -> None:
-    for reason in itertools.chain(MATCH_TRANSITIONS.values(), DELIVERY_TRANSITIONS.values()):
+    tables = (MATCH_TRANSITIONS, DELIVERY_TRANSITIONS, REQUEST_TRANSITIONS)
+    for reason in itertools.chain.from_iterable(table.values() for table in tables):
         assert len(reason) > 10
 
 
@@ -65,6 +74,13 @@ def test_a_delivery_is_not_committed_before_it_is_delivered() -> None:
         check_delivery(1, DeliveryState.PENDING, DeliveryState.COMMITTED)
 
 
+def test_a_settled_request_changes_only_when_it_is_asked_again() -> None:
+    for old in (RequestState.ANSWERED, RequestState.GIVEN_UP):
+        assert {new for before, new in REQUEST_TRANSITIONS if before is old} == {RequestState.PENDING}
+        with pytest.raises(KeyError):
+            request_step(old, old)
+
+
 OWNERS = st.sampled_from(["worker-1", "worker-2"])
 
 
@@ -82,6 +98,7 @@ class Workers(RuleBasedStateMachine):
         self.seen = {add_match(self.store, 1): MatchState.PAIRED}
         self.ecgs = [add(self.store, instance(f"1.5.{number}")) for number in range(3)]
         self.reports_made = 0
+        self.questions: list[tuple[str, tuple[SopReference, ...]]] = []
 
     @property
     def live(self) -> int:
@@ -150,18 +167,36 @@ class Workers(RuleBasedStateMachine):
                 now=self.now,
             )
 
-    @rule(owner=OWNERS, outcome=st.sampled_from(["delivered", "retry", "fail", "killed"]))
+    @rule(owner=OWNERS, outcome=st.sampled_from(["delivered", "delivered", "wanted", "retry", "fail", "killed"]))
     def send(self, owner: str, outcome: str) -> None:
         sent = self.store.claim_delivery("pacs", owner, 10, self.now)
         if sent is None:
             return
         match outcome:
-            case "delivered":
-                assert self.store.delivered(sent.delivery_id, owner, 0, self.now)
+            case "delivered" | "wanted":
+                wanted = outcome == "wanted"
+                assert self.store.delivered(sent.delivery_id, owner, 0, self.now, wants_commitment=wanted)
             case "retry":
                 assert self.store.retry_delivery(sent.delivery_id, owner, None, "", self.now + seconds(5))
             case "fail":
                 assert self.store.fail_delivery(sent.delivery_id, owner, 0xA900, "refused")
+
+    @rule()
+    def ask(self) -> None:
+        transaction = f"2.25.{len(self.questions)}"
+        asked = self.store.ask("pacs", transaction, attempts=2, ask_again=lambda _: seconds(10), limit=2, now=self.now)
+        self.questions.append((transaction, asked))
+
+    @rule(which=st.integers(0, 5), commits=st.booleans())
+    def report(self, which: int, commits: bool) -> None:
+        """To any question, the last or an older one, again and again."""
+        if not self.questions:
+            return
+        transaction, asked = self.questions[-1 - which % len(self.questions)]
+        failed = {} if commits else dict.fromkeys(asked, 0x0112)
+        self.store.take_report(
+            transaction, frozenset(asked if commits else ()), failed, attempts=2, resend_at=self.now, now=self.now
+        )
 
     @rule()
     def send_again(self) -> None:
@@ -200,6 +235,9 @@ class Workers(RuleBasedStateMachine):
             if match.state == MatchState.DELIVERED:
                 states = {sent.state for sent in self.store.deliveries(match_id=match.match_id)}
                 assert states == {DeliveryState.DELIVERED}
+            if match.state == MatchState.COMMITTED:
+                states = {sent.state for sent in self.store.deliveries(match_id=match.match_id)}
+                assert states == {DeliveryState.COMMITTED}
         assert made == self.reports_made
 
     def teardown(self) -> None:

@@ -17,7 +17,7 @@ from pacs_node.settings import Settings, Tls
 from pacs_node.web.app import application
 from storage.database import upgrade
 from storage.objects import ObjectStore
-from storage.records import MatchState, NewReport, ReportKind
+from storage.records import MatchState, NewReport, ReportKind, SopReference
 from storage.store import Store
 from tests.certificates import Authority
 from tests.unit.flow.headers import NOON, at, encoded, identified, radiograph, waveform
@@ -197,6 +197,18 @@ def test_readyz_asks_the_tls_port_where_it_is_the_only_one(
     node = node_settings.node.model_copy(update={"port": 1})
     settings = node_settings.model_copy(update={"tls": tls, "node": node})
     assert client(store, settings).get("/readyz").status_code == 200
+
+
+def test_metrics_count_commitments_awaited_and_owed(store: Store, node_settings: Settings) -> None:
+    fill(store, node_settings)
+    claimed = store.claim_delivery("pacs", "w", 60, NOW)
+    assert claimed is not None
+    store.delivered(claimed.delivery_id, "w", 0, NOW, wants_commitment=True)
+    store.add_request("2.25.1", "CT1", "192.0.2.1", [SopReference("1.2", "1.3")], due_at=NOW, now=NOW)
+    found = numbers(client(store, node_settings).get("/metrics").text)
+    assert found["pulmolink_commitments_awaited", ("pacs",)] == 1
+    assert found["pulmolink_commitment_requests", ("PENDING",)] == 1
+    assert found["pulmolink_commitment_requests", ("GIVEN_UP",)] == 0
 
 
 def test_metrics_are_the_rows_and_so_survive_a_restart(store: Store, node_settings: Settings) -> None:
