@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-import ecg_ingest
 from ecg_ingest.lead_images import EcgRefused, LeadImages, RenderStyle
 from inference.prediction import Finding, Geometry, Prediction
 from inference.predictor import Predictor
@@ -28,6 +27,7 @@ from pacs_node import CODE_VERSION
 from pacs_node.flow.digest import run_digest
 from pacs_node.flow.pair import PairingRules, estimate_again, lock_of, refuse_ecg, refuse_radiograph
 from pacs_node.flow.part10 import read_header
+from pacs_node.opening.opener import NotOpened, Opener
 from pacs_node.report.inputs import Device, ReportInputs
 from pacs_node.report.overlay import render_overlay
 from pacs_node.report.secondary import secondary_capture
@@ -42,19 +42,21 @@ LEADS_KEPT = 8
 
 
 class Stages:
-    """The stages with what they share: store, objects, predictor. One per worker thread."""
+    """The stages with what they share: store, objects, predictor, opener. One per worker thread."""
 
     def __init__(
         self,
         store: Store,
         objects: ObjectStore,
         predictor: Predictor,
+        opener: Opener,
         settings: Settings,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._objects = objects
         self._predictor = predictor
+        self._opener = opener
         self._settings = settings
         self._clock = clock
         self._rules = PairingRules.of(settings)
@@ -86,7 +88,7 @@ class Stages:
         ecg = self._store.instance(match.ecg_id).instance
         try:
             leads = self._read_ecg(ecg)
-        except EcgRefused as refusal:
+        except (EcgRefused, NotOpened) as refusal:
             reason = f"{refusal.reason.value}: {refusal.detail}"
             with self._store.transaction(lock=lock_of(match.patient)) as tx:
                 refuse_ecg(tx, match, owner, reason, self._rules, self._clock())
@@ -145,12 +147,13 @@ class Stages:
             return kept
         radiograph = self._store.instance(match.radiograph_id).instance
         try:
-            chest = self._predictor.chest(self._objects.get(radiograph.sha256))
-        except RadiographUnusable as refusal:
+            opened = self._opener.radiograph(self._objects.get(radiograph.sha256), self._predictor.preprocessing)
+        except (RadiographUnusable, NotOpened) as refusal:
             reason = f"{refusal.reason.value}: {refusal.detail}"
             with self._store.transaction(lock=lock_of(match.patient)) as tx:
                 refuse_radiograph(tx, match, owner, reason, self._clock())
             return None
+        chest = self._predictor.chest(opened)
         features = ChestFeatures(
             radiograph_id=match.radiograph_id,
             model_digest=digest,
@@ -166,7 +169,7 @@ class Stages:
         """The ECG's lead images; the last few stay in memory from the estimate to the report."""
         leads = self._leads.pop(ecg.sha256, None)
         if leads is None:
-            leads = ecg_ingest.read(self._objects.get(ecg.sha256), style=self._style)
+            leads = self._opener.ecg(self._objects.get(ecg.sha256), self._style)
         self._leads[ecg.sha256] = leads
         while len(self._leads) > LEADS_KEPT:
             self._leads.popitem(last=False)
