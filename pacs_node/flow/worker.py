@@ -19,7 +19,7 @@ import structlog
 
 from pacs_node.flow.lease import kept_lease
 from pacs_node.flow.pace import Pace
-from pacs_node.flow.stages import Stages
+from pacs_node.flow.stages import Stages, failed_try
 from pacs_node.opening.opener import OpenerUnavailable
 from pacs_node.report.errors import ReportError
 from pacs_node.settings import Settings
@@ -91,7 +91,7 @@ class Worker:
             return True
         try:
             with kept_lease(self._store, match.match_id, self._owner, self._settings.lease_seconds, self._clock):
-                self._stages.run(match, self._owner)
+                stored = self._stages.run(match, self._owner)
         except (StorageFull, StorageBusy, StorageUnavailable, OpenerUnavailable) as error:
             # Not the match's fault: the try does not count, and nothing else would go better now.
             event = "opener_failed" if isinstance(error, OpenerUnavailable) else "storage_failed"
@@ -105,7 +105,7 @@ class Worker:
             self._after_failure(match, error)
         else:
             log.info(
-                "worked",
+                "worked" if stored else "result_dropped",
                 match_id=match.match_id,
                 stage=match.state.value,
                 milliseconds=round(1000 * (time.monotonic() - started)),
@@ -116,7 +116,7 @@ class Worker:
         """Try again later, or give up when the attempts are spent. The message stays out of the log."""
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119 - a name, not a path
-        reason = f"{match.state.value.lower()}_failed: {type(error).__name__} at {place}: {error}"
+        reason = f"{failed_try(match)}{type(error).__name__} at {place}: {error}"
         now = self._clock()
         spent = match.attempts >= self._settings.attempts
         if spent:
