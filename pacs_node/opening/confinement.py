@@ -79,13 +79,14 @@ def confine(bounds: Bounds, fence: Fence, keep: int) -> None:
     OSError
         Something could not be taken away: the process must not open anything.
     """
-    # If memory runs out on the machine, this process is the one to end.
-    Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    # If memory runs out on the machine, this process is the one to end. A container may not let it say so.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     if fence.version and _libc.syscall(_RESTRICT_SELF, fence.descriptor, 0) != 0:
         raise OSError(ctypes.get_errno(), "landlock_restrict_self")
     os.closerange(3, keep)
-    os.closerange(keep + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    os.closerange(keep + 1, max(keep + 1, os.sysconf("SC_OPEN_MAX")))
     for limit, soft, hard in (
         (resource.RLIMIT_CORE, 0, 0),
         (resource.RLIMIT_FSIZE, 0, 0),
@@ -94,7 +95,10 @@ def confine(bounds: Bounds, fence: Fence, keep: int) -> None:
         (resource.RLIMIT_AS, bounds.memory_bytes, bounds.memory_bytes),
         (resource.RLIMIT_CPU, bounds.cpu_seconds, bounds.cpu_seconds + 1),  # SIGXCPU, then SIGKILL
     ):
-        resource.setrlimit(limit, (soft, hard))
+        # What this process was started with may be less already, and cannot be raised.
+        given = resource.getrlimit(limit)[1]
+        most = hard if given == resource.RLIM_INFINITY else min(hard, given)
+        resource.setrlimit(limit, (min(soft, most), most))
 
 
 def _let_read(ruleset: int, folder: Path) -> None:
