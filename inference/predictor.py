@@ -26,7 +26,7 @@ from inference.package import (
     read_package,
 )
 from inference.prediction import Chest, Finding, ModelIdentity, Prediction
-from inference.radiograph import read_radiograph
+from inference.radiograph import Radiograph, RadiographPreprocessing
 
 
 class Predictor:
@@ -77,15 +77,13 @@ class Predictor:
         """Keyword arguments of `ecg_ingest`'s `RenderStyle` for this model."""
         return dict(self._manifest.ecg.style)
 
-    def chest(self, dicom: bytes) -> Chest:
-        """Everything that a radiograph's Part 10 bytes give without its ECG.
+    @property
+    def preprocessing(self) -> RadiographPreprocessing:
+        """How a radiograph is to be read for this model."""
+        return self._manifest.radiograph
 
-        Raises
-        ------
-        RadiographUnusable
-            With the reason.
-        """
-        radiograph = read_radiograph(dicom, self._manifest.radiograph)
+    def chest(self, radiograph: Radiograph) -> Chest:
+        """Everything that a radiograph, read by `preprocessing`, gives without its ECG."""
         return Chest(
             embedding=self._engine.embed_chest(radiograph.picture),
             geometry=radiograph.geometry,

@@ -335,6 +335,16 @@ class Limits(_Section):
         10_000, description="objects in one storage commitment message; beyond: status 0x0213"
     )
     drain_seconds: Seconds = Field(20, description="after SIGTERM, how long running work may take before it is cut off")
+    opening_bytes: Annotated[int, Field(ge=2**29, le=2**40)] = Field(
+        4 * 2**30,
+        description="memory to open one file (96 million pixels need 4 GiB); beyond: refused",
+    )
+    opening_cpu_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        30, description="processor time to open one file; beyond: refused"
+    )
+    opening_seconds: Seconds = Field(
+        120, description="the same by the clock, for a busy machine; beyond: tried once more, then refused"
+    )
 
 
 class Log(_Section):

@@ -83,8 +83,10 @@ class Queue(Connections):
         """Take a match to HELD: a person must look at `reason`. False: the lease was lost."""
         return self._move_held(match_id, MatchState.HELD, owner, reason=reason, updated_at=now)
 
-    def save_chest(self, features: ChestFeatures, match_id: int, owner: str) -> bool:
+    def save_chest(self, features: ChestFeatures, match_id: int, owner: str, *, waiting_reason: str = "") -> bool:
         """Keep what the radiograph gives. The lease of a WAITING match ends with it, that of another goes on.
+
+        Of a match that waits on, `waiting_reason` is the reason from now on.
 
         The features are kept even if the lease was lost meanwhile, which the answer False says: they depend
         on the radiograph and the model alone.
@@ -109,7 +111,7 @@ class Queue(Connections):
                 connection.execute(
                     update(matches)
                     .where(matches.c.match_id == match_id)
-                    .values(lease_owner=None, lease_until=None, attempts=0)
+                    .values(lease_owner=None, lease_until=None, attempts=0, reason=waiting_reason)
                 )
         return held
 

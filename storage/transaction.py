@@ -15,8 +15,8 @@ from sqlalchemy import Connection, bindparam, exists, func, insert, or_, select,
 from storage import rows
 from storage.errors import RowMissing
 from storage.prepared import Prepared
-from storage.records import Disposition, Instance, Kind, Match, MatchState, StoredInstance
-from storage.schema import chest_features, instances, matches, reports
+from storage.records import DeliveryState, Disposition, Instance, Kind, Match, MatchState, StoredInstance
+from storage.schema import chest_features, deliveries, instances, matches, reports
 from storage.transitions import check_match
 
 
@@ -233,6 +233,27 @@ class Transaction:
             prediction_json="",
             updated_at=now,
         )
+
+    def reinstate(self, match_id: int, *, instead_of: int, now: datetime) -> bool:
+        """Let a superseded match stand again in the place of `instead_of`, which took its place and has no reports.
+
+        It goes back to REPORTED, DELIVERED or COMMITTED, as its deliveries are by now. False, and nothing is changed,
+        if it has no reports or another match took its place.
+        """
+        earlier = self.match(match_id)
+        reported = exists().where(reports.c.match_id == match_id)
+        if earlier.superseded_by != instead_of or not self._connection.scalar(select(reported)):
+            return False
+        self._move(instead_of, MatchState.SUPERSEDED, superseded_by=match_id, updated_at=now)
+        self._move(match_id, MatchState.REPORTED, superseded_by=None, updated_at=now)
+        found = set(
+            self._connection.scalars(select(deliveries.c.state).where(deliveries.c.match_id == match_id).distinct())
+        ) - {DeliveryState.CANCELLED}
+        if found and found <= {DeliveryState.DELIVERED, DeliveryState.COMMITTED}:
+            self._move(match_id, MatchState.DELIVERED, updated_at=now)
+            if DeliveryState.DELIVERED not in found:
+                self._move(match_id, MatchState.COMMITTED, updated_at=now)
+        return True
 
     def _instances(self, statement: Any, **parameters: object) -> tuple[StoredInstance, ...]:
         return tuple(map(rows.stored_instance, self._connection.execute(statement, parameters)))

@@ -59,8 +59,9 @@ MATCH_TRANSITIONS: Final[Mapping[tuple[MatchState, MatchState], str]] = {
     (F, U): "driven again while no ECG is there and the window is closed",
     (F, H): "an input needs a person",
     (F, S): "the radiograph is run again",
+    (S, R): "the match in its place never reported, and would only repeat what this one did",
 }
-"""Every allowed step. None leads out of SUPERSEDED, or from a state with reports back before them."""
+"""Every allowed step. None leads from a state with reports back before them."""
 
 DELIVERY_TRANSITIONS: Final[Mapping[tuple[DeliveryState, DeliveryState], str]] = {
     (DeliveryState.PENDING, DeliveryState.PENDING): "tried without success, due again later",

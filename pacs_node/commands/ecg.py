@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pacs_node.cli import EXIT_FAILED
-from pacs_node.commands.context import opened
+from pacs_node.commands.context import opened, settings_of
 from pacs_node.service import utc_now
 from storage.records import Disposition, Patient
 
@@ -46,11 +46,11 @@ def add(
 
     The file is read first: an ECG that cannot be used is refused with the reason, and nothing is stored.
     """
-    import ecg_ingest
     from ecg_ingest.lead_images import EcgRefused, RenderStyle
     from pacs_node.dicom.stack import quiet
     from pacs_node.flow.receive import SUCCESS, Incoming, Receiver
     from pacs_node.flow.wrap import wrap_pdf
+    from pacs_node.opening.opener import NotOpened, Opener
 
     if not patient_id.strip():
         raise click.UsageError("--patient-id is blank; without a patient ID nothing is paired")
@@ -61,12 +61,16 @@ def add(
     except ValueError:
         raise click.UsageError(f"--acquired-at: {acquired_at!r} is not an ISO 8601 time") from None
     quiet()
+    limits = settings_of(ctx).limits
+    if file.stat().st_size > limits.object_bytes:
+        raise click.UsageError(f"{file} has more than limits.object_bytes = {limits.object_bytes} bytes")
     content = file.read_bytes()
     if content[128:132] == b"DICM":
         raise click.UsageError(f"{file} is a DICOM file; use `pulmolink import` on its folder")
     try:
-        ecg_ingest.read(content, style=RenderStyle())
-    except EcgRefused as refusal:
+        with Opener(limits) as opener:
+            opener.ecg(content, RenderStyle())
+    except (EcgRefused, NotOpened) as refusal:
         click.echo(
             f"{file}: refused: {refusal.reason.value}: {refusal.detail}" + f" ({refusal.hint})" * bool(refusal.hint),
             err=True,

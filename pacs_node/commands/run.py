@@ -141,11 +141,16 @@ def work(ctx: click.Context, supervised: bool) -> None:
     from pacs_node.flow.deliver import Deliverer
     from pacs_node.flow.stages import Stages
     from pacs_node.flow.worker import Worker
+    from pacs_node.opening.opener import Opener
     from pacs_node.report.structured import warm_up
 
-    with opened(ctx, service=True, create=True, supervised=supervised) as node:
+    with (
+        opened(ctx, service=True, create=True, supervised=supervised) as node,
+        Opener(node.settings.limits) as opener,
+    ):
         settings = node.settings
         quiet()
+        opener.start()
         stop = stop_event(supervised=supervised)
         threads = [
             threading.Thread(
@@ -163,7 +168,8 @@ def work(ctx: click.Context, supervised: bool) -> None:
             predictor = Predictor.load(locate(settings.model.package), threads=settings.worker.threads or None)
             log.info("model_loaded", model=predictor.identity.name, digest=predictor.identity.digest[:12])
             warm_up()
-            stages = Stages(node.store, node.objects, predictor, settings, utc_now)
+            opener.wait_ready()
+            stages = Stages(node.store, node.objects, predictor, opener, settings, utc_now)
             Worker(node.store, stages, settings, utc_now, predictor.identity.digest).run(stop)
         finally:
             stop.set()

@@ -13,17 +13,21 @@ from pacs_node.dicom.stack import quiet
 from pacs_node.flow.deliver import Deliverer
 from pacs_node.flow.stages import Stages
 from pacs_node.flow.worker import Worker
+from pacs_node.opening.opener import Opener
 from pacs_node.service import utc_now
 
 
 def work_here(node: Opened, after_each: Callable[[], None] = lambda: None) -> None:
     """Work every match that is due; running workers may work beside, the leases keep them apart."""
     quiet()
-    predictor = Predictor.load(locate(node.settings.model.package), threads=node.settings.worker.threads or None)
-    stages = Stages(node.store, node.objects, predictor, node.settings, utc_now)
-    worker = Worker(node.store, stages, node.settings, utc_now, predictor.identity.digest)
-    while worker.work_one():
-        after_each()
+    with Opener(node.settings.limits) as opener:
+        opener.start()
+        predictor = Predictor.load(locate(node.settings.model.package), threads=node.settings.worker.threads or None)
+        opener.wait_ready()
+        stages = Stages(node.store, node.objects, predictor, opener, node.settings, utc_now)
+        worker = Worker(node.store, stages, node.settings, utc_now, predictor.identity.digest)
+        while worker.work_one():
+            after_each()
 
 
 def deliver_here(node: Opened, names: Sequence[str]) -> list[str]:

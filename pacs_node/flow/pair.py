@@ -6,6 +6,7 @@ Which ECG is best is `pairing.choose`'s to say.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -102,10 +103,13 @@ def dispute(tx: Transaction, first: StoredInstance, second: Patient, rules: Pair
     return True
 
 
-def refuse_radiograph(tx: Transaction, match: Match, owner: str, reason: str, now: datetime) -> None:
-    """The radiograph cannot be used: its match waits for a person, with the reason. No-op if the lease was lost."""
+def refuse_radiograph(tx: Transaction, match: Match, owner: str, reason: str, now: datetime) -> bool:
+    """The radiograph cannot be used: its match waits for a person, with the reason.
+
+    False, and nothing is written, if the lease was lost.
+    """
     if not tx.holds_lease(match.match_id, owner):
-        return
+        return False
     tx.set_disposition(match.radiograph_id, Disposition.REFUSED, reason)
     tx.change_match(
         match.match_id,
@@ -117,19 +121,37 @@ def refuse_radiograph(tx: Transaction, match: Match, owner: str, reason: str, no
         due_at=now,
         now=now,
     )
+    return True
 
 
-def refuse_ecg(tx: Transaction, match: Match, owner: str, reason: str, rules: PairingRules, now: datetime) -> None:
+def refuse_ecg(
+    tx: Transaction,
+    match: Match,
+    owner: str,
+    reason: str,
+    rules: PairingRules,
+    now: datetime,
+    *,
+    repeats: Callable[[Match, StoredInstance, StoredInstance], bool],
+) -> bool:
     """The ECG cannot be used: every radiograph that counted on it takes the next nearest, or is held.
 
-    No-op if the lease was lost.
+    If the next nearest is the ECG that was reported before this one came, that report stands again: nothing is told
+    twice. False, and nothing is written, if the lease was lost.
+
+    Parameters
+    ----------
+    repeats
+        Whether an estimate of a radiograph and an ECG now would be that of an earlier match of theirs.
     """
     if match.ecg_id is None or not tx.holds_lease(match.match_id, owner):
-        return
+        return False
     tx.set_disposition(match.ecg_id, Disposition.REFUSED, reason)
     for radiograph in _in_reach(tx, tx.instance(match.ecg_id), Kind.RADIOGRAPH, rules):
         current = tx.current_match(radiograph.instance_id)
         if current is None or current.ecg_id != match.ecg_id or current.state in WITH_REPORT:
+            continue
+        if _stands_again(tx, radiograph, current, rules, now, repeats):
             continue
         if not _repair(tx, radiograph, rules, now):
             tx.change_match(
@@ -142,21 +164,48 @@ def refuse_ecg(tx: Transaction, match: Match, owner: str, reason: str, rules: Pa
                 due_at=now,
                 now=now,
             )
+    return True
 
 
-def estimate_again(tx: Transaction, match: Match, owner: str, now: datetime) -> None:
-    """The estimate of a match is void, its pair stands. No-op if the lease was lost."""
-    if tx.holds_lease(match.match_id, owner):
-        tx.change_match(
-            match.match_id,
-            state=MatchState.PAIRED,
-            reason="",
-            ecg_id=match.ecg_id,
-            gap_seconds=match.gap_seconds,
-            rule_version=match.rule_version,
-            due_at=now,
-            now=now,
-        )
+def _stands_again(
+    tx: Transaction,
+    radiograph: StoredInstance,
+    current: Match,
+    rules: PairingRules,
+    now: datetime,
+    repeats: Callable[[Match, StoredInstance, StoredInstance], bool],
+) -> bool:
+    """Reinstate the match that `current` superseded if its ECG is the best again and its report would be the same."""
+    if current.supersedes is None:
+        return False
+    earlier = tx.match(current.supersedes)
+    ecgs = {
+        ecg.instance.sop_instance_uid: ecg for ecg in _in_reach(tx, radiograph, Kind.ECG, rules) if not ecg.purged_at
+    }
+    choice = choose(_candidate(radiograph), map(_candidate, ecgs.values()), rules.window)
+    if not isinstance(choice, Chosen) or earlier.radiograph_id != radiograph.instance_id:
+        return False
+    ecg = ecgs[choice.ecg.sop_instance_uid]
+    if ecg.instance_id != earlier.ecg_id or not repeats(earlier, radiograph, ecg):
+        return False
+    return tx.reinstate(earlier.match_id, instead_of=current.match_id, now=now)
+
+
+def estimate_again(tx: Transaction, match: Match, owner: str, now: datetime) -> bool:
+    """The estimate of a match is void, its pair stands. False, and nothing is written, if the lease was lost."""
+    if not tx.holds_lease(match.match_id, owner):
+        return False
+    tx.change_match(
+        match.match_id,
+        state=MatchState.PAIRED,
+        reason="",
+        ecg_id=match.ecg_id,
+        gap_seconds=match.gap_seconds,
+        rule_version=match.rule_version,
+        due_at=now,
+        now=now,
+    )
+    return True
 
 
 def drive_again(tx: Transaction, match: Match, rules: PairingRules, now: datetime) -> None:

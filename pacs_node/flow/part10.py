@@ -7,11 +7,10 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_dataset
+from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -23,6 +22,7 @@ INFLATED_BYTES = 256 * 2**20
 INFLATE_STEP = 2**16
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
+WAVEFORM_SEQUENCE = 0x54000100
 
 UNREADABLE = (
     InvalidDicomError,
@@ -112,7 +112,7 @@ def from_part10(content: bytes) -> DataSetBytes:
 
 
 def read_header(content: bytes) -> Dataset:
-    """The data set of a Part 10 file without its pixel data.
+    """The data set of a Part 10 file up to its waveforms and pixel data, which are not for this process to open.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def read_header(content: bytes) -> Dataset:
     if parts.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
         _check_inflated_size(parts.data)
     try:
-        header = dcmread(io.BytesIO(content), stop_before_pixels=True)
+        header = read_partial(io.BytesIO(content), stop_when=_at_contents)
         if not header.keys():
             raise HeaderUnreadable("the data set is empty")
         _check_end(header)
@@ -137,6 +137,10 @@ def _check_end(header: Dataset) -> None:
     last = header.get_item(max(header.keys()))
     if isinstance(last, RawDataElement) and last.length != UNDEFINED_LENGTH and len(last.value or b"") < last.length:
         raise HeaderUnreadable(f"truncated: the data set ends inside element {last.tag}")
+
+
+def _at_contents(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag >= WAVEFORM_SEQUENCE
 
 
 def _past_group_2(tag: BaseTag, _vr: str | None, _length: int) -> bool:

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-import ecg_ingest
 from ecg_ingest.lead_images import EcgRefused, LeadImages, RenderStyle
 from inference.prediction import Finding, Geometry, Prediction
 from inference.predictor import Predictor
@@ -28,13 +27,14 @@ from pacs_node import CODE_VERSION
 from pacs_node.flow.digest import run_digest
 from pacs_node.flow.pair import PairingRules, estimate_again, lock_of, refuse_ecg, refuse_radiograph
 from pacs_node.flow.part10 import read_header
+from pacs_node.opening.opener import NotOpened, Opener
 from pacs_node.report.inputs import Device, ReportInputs
 from pacs_node.report.overlay import render_overlay
 from pacs_node.report.secondary import secondary_capture
 from pacs_node.report.structured import structured_report
 from pacs_node.settings import Settings
 from storage.objects import ObjectStore
-from storage.records import ChestFeatures, Instance, Match, MatchState, NewReport, ReportKind
+from storage.records import ChestFeatures, Instance, Match, MatchState, NewReport, ReportKind, StoredInstance
 from storage.store import Store
 
 LEADS_KEPT = 8
@@ -42,72 +42,80 @@ LEADS_KEPT = 8
 
 
 class Stages:
-    """The stages with what they share: store, objects, predictor. One per worker thread."""
+    """The stages with what they share: store, objects, predictor, opener. One per worker thread."""
 
     def __init__(
         self,
         store: Store,
         objects: ObjectStore,
         predictor: Predictor,
+        opener: Opener,
         settings: Settings,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._objects = objects
         self._predictor = predictor
+        self._opener = opener
         self._settings = settings
         self._clock = clock
         self._rules = PairingRules.of(settings)
         self._style = RenderStyle(**cast(dict[str, Any], dict(predictor.ecg_style)))
         self._leads: OrderedDict[str, LeadImages] = OrderedDict()
 
-    def run(self, match: Match, owner: str) -> None:
-        """Do the stage that the match's state asks for."""
+    def run(self, match: Match, owner: str) -> bool:
+        """Do the stage that the match's state asks for; False if its result came too late and was dropped."""
         stage = {
             MatchState.WAITING: self.chest,
             MatchState.PAIRED: self.estimate,
             MatchState.PREDICTED: self.report,
         }[match.state]
-        stage(match, owner)
+        return stage(match, owner)
 
-    def chest(self, match: Match, owner: str) -> None:
+    def chest(self, match: Match, owner: str) -> bool:
         """Compute and keep what the radiograph alone gives, so that its ECG finds it ready."""
-        if self._features(match, owner) is not None:
-            self._store.release(match.match_id, owner)
+        digest = self._predictor.identity.digest
+        if self._store.chest_features(match.radiograph_id, digest) is not None:
+            return self._store.release(match.match_id, owner)
+        features = self._read_radiograph(match)
+        if isinstance(features, str):
+            return self._refuse_radiograph(match, owner, features)
+        # A failed try is told until one succeeds; another reason to wait stands.
+        reason = "" if match.reason.startswith(failed_try(match)) else match.reason
+        self._store.save_chest(features, match.match_id, owner, waiting_reason=reason)
+        return True
 
-    def estimate(self, match: Match, owner: str) -> None:
+    def estimate(self, match: Match, owner: str) -> bool:
         """Read the ECG, run the fused network, store the estimate: PAIRED to PREDICTED."""
         if match.ecg_id is None:
             raise ValueError("a paired match has an ECG")
         features = self._features(match, owner)
-        if features is None:
-            return
+        if isinstance(features, str):
+            return self._refuse_radiograph(match, owner, features)
         radiograph = self._store.instance(match.radiograph_id).instance
         ecg = self._store.instance(match.ecg_id).instance
         try:
             leads = self._read_ecg(ecg)
-        except EcgRefused as refusal:
+        except (EcgRefused, NotOpened) as refusal:
             reason = f"{refusal.reason.value}: {refusal.detail}"
             with self._store.transaction(lock=lock_of(match.patient)) as tx:
-                refuse_ecg(tx, match, owner, reason, self._rules, self._clock())
-            return
+                return refuse_ecg(tx, match, owner, reason, self._rules, self._clock(), repeats=self._repeats)
         embedding = np.frombuffer(features.embedding, dtype="<f4").reshape(9, -1)
         prediction = self._predictor.predict(embedding, leads.pixels)
         prediction = _with_findings(prediction, features, leads)
         digest = run_digest(radiograph.sha256, ecg.sha256, self._predictor.identity, self._settings)
-        self._store.save_prediction(
+        return self._store.save_prediction(
             match.match_id, owner, prediction_json=prediction.to_json(), run_digest=digest, now=self._clock()
         )
 
-    def report(self, match: Match, owner: str) -> None:
+    def report(self, match: Match, owner: str) -> bool:
         """Write the Structured Report and the overlay, store them and what is to be sent where.
 
         An estimate that another model made goes back to be made again: a report never mixes two models.
         """
         if Prediction.from_json(match.prediction_json).model.digest != self._predictor.identity.digest:
             with self._store.transaction(lock=lock_of(match.patient)) as tx:
-                estimate_again(tx, match, owner, self._clock())
-            return
+                return estimate_again(tx, match, owner, self._clock())
         inputs = self._report_inputs(match)
         # Drawing is mostly C code that lets other threads run; writing the report is Python.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="overlay") as beside:
@@ -120,7 +128,7 @@ class Stages:
             kind: [entry.name for entry in self._settings.destinations if kind.value in entry.sends]
             for kind in ReportKind
         }
-        self._store.save_reports(match.match_id, owner, reports, destinations, now=self._clock())
+        return self._store.save_reports(match.match_id, owner, reports, destinations, now=self._clock())
 
     def _stored(self, kind: ReportKind, content: bytes) -> NewReport:
         """Keep a report's bytes; its row as they say it."""
@@ -137,36 +145,47 @@ class Stages:
             size_bytes=stored.size_bytes,
         )
 
-    def _features(self, match: Match, owner: str) -> ChestFeatures | None:
-        """The radiograph's features, computed now if they are not kept yet; None if it was refused."""
-        digest = self._predictor.identity.digest
-        kept = self._store.chest_features(match.radiograph_id, digest)
+    def _features(self, match: Match, owner: str) -> ChestFeatures | str:
+        """The radiograph's features, computed and kept now if they are not yet; the reason if it cannot be used."""
+        kept = self._store.chest_features(match.radiograph_id, self._predictor.identity.digest)
         if kept is not None:
             return kept
+        features = self._read_radiograph(match)
+        if not isinstance(features, str):
+            self._store.save_chest(features, match.match_id, owner)
+        return features
+
+    def _read_radiograph(self, match: Match) -> ChestFeatures | str:
+        """What the radiograph alone gives, or why it cannot be used."""
         radiograph = self._store.instance(match.radiograph_id).instance
         try:
-            chest = self._predictor.chest(self._objects.get(radiograph.sha256))
-        except RadiographUnusable as refusal:
-            reason = f"{refusal.reason.value}: {refusal.detail}"
-            with self._store.transaction(lock=lock_of(match.patient)) as tx:
-                refuse_radiograph(tx, match, owner, reason, self._clock())
-            return None
-        features = ChestFeatures(
+            opened = self._opener.radiograph(self._objects.get(radiograph.sha256), self._predictor.preprocessing)
+        except (RadiographUnusable, NotOpened) as refusal:
+            return f"{refusal.reason.value}: {refusal.detail}"
+        chest = self._predictor.chest(opened)
+        return ChestFeatures(
             radiograph_id=match.radiograph_id,
-            model_digest=digest,
+            model_digest=self._predictor.identity.digest,
             embedding=np.ascontiguousarray(chest.embedding, dtype="<f4").tobytes(),
             display_sha256=self._objects.put(_png(chest.display)).sha256,
             findings_json=json.dumps([asdict(finding) for finding in chest.findings]),
             geometry_json=json.dumps(asdict(chest.geometry)),
         )
-        self._store.save_chest(features, match.match_id, owner)
-        return features
+
+    def _repeats(self, earlier: Match, radiograph: StoredInstance, ecg: StoredInstance) -> bool:
+        """Whether these two, this model and these settings made an earlier match's report."""
+        digest = run_digest(radiograph.instance.sha256, ecg.instance.sha256, self._predictor.identity, self._settings)
+        return digest == earlier.run_digest
+
+    def _refuse_radiograph(self, match: Match, owner: str, reason: str) -> bool:
+        with self._store.transaction(lock=lock_of(match.patient)) as tx:
+            return refuse_radiograph(tx, match, owner, reason, self._clock())
 
     def _read_ecg(self, ecg: Instance) -> LeadImages:
         """The ECG's lead images; the last few stay in memory from the estimate to the report."""
         leads = self._leads.pop(ecg.sha256, None)
         if leads is None:
-            leads = ecg_ingest.read(self._objects.get(ecg.sha256), style=self._style)
+            leads = self._opener.ecg(self._objects.get(ecg.sha256), self._style)
         self._leads[ecg.sha256] = leads
         while len(self._leads) > LEADS_KEPT:
             self._leads.popitem(last=False)
@@ -180,7 +199,7 @@ class Stages:
         if radiograph.acquired is None or ecg.acquired is None:
             raise ValueError("paired instances have dates")
         features = self._features(match, "")
-        if features is None:
+        if isinstance(features, str):
             raise ValueError("the radiograph was refused after its estimate")
         return ReportInputs(
             radiograph=read_header(self._objects.get(radiograph.sha256)),
@@ -202,6 +221,11 @@ class Stages:
             default_issuer=self._settings.pairing.default_issuer,
             device=Device(ae_title=self._settings.node.ae_title, software_version=CODE_VERSION),
         )
+
+
+def failed_try(match: Match) -> str:
+    """How the reason of a match begins after its stage failed."""
+    return f"{match.state.value.lower()}_failed: "
 
 
 def _with_findings(prediction: Prediction, features: ChestFeatures, leads: LeadImages) -> Prediction:

@@ -19,7 +19,8 @@ import structlog
 
 from pacs_node.flow.lease import kept_lease
 from pacs_node.flow.pace import Pace
-from pacs_node.flow.stages import Stages
+from pacs_node.flow.stages import Stages, failed_try
+from pacs_node.opening.opener import OpenerUnavailable
 from pacs_node.report.errors import ReportError
 from pacs_node.settings import Settings
 from storage.errors import StorageBusy, StorageFull, StorageUnavailable
@@ -31,8 +32,8 @@ log = structlog.get_logger()
 IN_TURN = (MatchState.PAIRED, MatchState.PREDICTED)
 
 
-STORAGE_PAUSE_SECONDS = 5.0
-"""A full disk or an unreachable database is not asked again at once."""
+PAUSE_SECONDS = 5.0
+"""A full disk, an unreachable database or a missing child to open files in is not asked again at once."""
 
 
 def owner_name() -> str:
@@ -67,7 +68,7 @@ class Worker:
                     pace.wait(stop)
             except (StorageFull, StorageBusy, StorageUnavailable) as error:
                 log.error("storage_failed", error=type(error).__name__)
-                stop.wait(STORAGE_PAUSE_SECONDS)
+                stop.wait(PAUSE_SECONDS)
 
     def work_one(self) -> bool:
         """Claim and work one match; False if none is due."""
@@ -90,11 +91,12 @@ class Worker:
             return True
         try:
             with kept_lease(self._store, match.match_id, self._owner, self._settings.lease_seconds, self._clock):
-                self._stages.run(match, self._owner)
-        except (StorageFull, StorageBusy, StorageUnavailable) as error:
+                stored = self._stages.run(match, self._owner)
+        except (StorageFull, StorageBusy, StorageUnavailable, OpenerUnavailable) as error:
             # Not the match's fault: the try does not count, and nothing else would go better now.
-            log.error("storage_failed", match_id=match.match_id, stage=match.state.value, error=type(error).__name__)
-            time.sleep(STORAGE_PAUSE_SECONDS)
+            event = "opener_failed" if isinstance(error, OpenerUnavailable) else "storage_failed"
+            log.error(event, match_id=match.match_id, stage=match.state.value, error=type(error).__name__)
+            time.sleep(PAUSE_SECONDS)
             self._store.release(match.match_id, self._owner)
         except ReportError as error:
             self._store.hold_match(match.match_id, self._owner, f"report_refused: {error}", self._clock())
@@ -103,7 +105,7 @@ class Worker:
             self._after_failure(match, error)
         else:
             log.info(
-                "worked",
+                "worked" if stored else "result_dropped",
                 match_id=match.match_id,
                 stage=match.state.value,
                 milliseconds=round(1000 * (time.monotonic() - started)),
@@ -114,7 +116,7 @@ class Worker:
         """Try again later, or give up when the attempts are spent. The message stays out of the log."""
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119 - a name, not a path
-        reason = f"{match.state.value.lower()}_failed: {type(error).__name__} at {place}: {error}"
+        reason = f"{failed_try(match)}{type(error).__name__} at {place}: {error}"
         now = self._clock()
         spent = match.attempts >= self._settings.attempts
         if spent:

@@ -46,10 +46,12 @@ def report(node: Node) -> Match:
     return node.store.match(match.match_id)
 
 
-def refuse(node: Node, reason: str = "flat_lead: V3") -> None:
+def refuse(node: Node, reason: str = "flat_lead: V3", *, model: str = "digest") -> None:
+    """As a worker does whose estimates have the run digest `model`."""
     match = claim(node, MatchState.PAIRED)
     with node.store.transaction(lock=lock_of(match.patient)) as tx:
-        refuse_ecg(tx, match, OWNER, reason, node.rules, node.clock())
+        repeats = lambda earlier, *_: earlier.run_digest == model  # noqa: E731
+        refuse_ecg(tx, match, OWNER, reason, node.rules, node.clock(), repeats=repeats)
 
 
 def try_again(node: Node, match: Match) -> Match:
@@ -135,6 +137,53 @@ class TestARefusedEcg:
         match = the_match(node)
         assert (match.state, match.ecg_uid, match.reason) == (MatchState.HELD, "1.2", "ecg_refused: flat_lead: V3")
 
+    def test_after_a_report_with_another_ecg_that_report_stands_again(self, node: Node) -> None:
+        """No second report of the same two inputs, whose number is the same."""
+        send_film(node, "1.1")
+        send_ecg(node, "1.2", NOON + timedelta(days=3))
+        old = report(node)
+        send_ecg(node, "1.3", NOON + timedelta(days=1))
+        refuse(node)
+        assert the_match(node) == old
+        new = node.store.match(old.match_id + 1)
+        assert new.state is MatchState.SUPERSEDED
+        assert (new.supersedes, new.superseded_by) == (old.match_id, old.match_id)
+        assert node.store.claim_match([MatchState.PAIRED], OWNER, 60, node.clock()) is None
+
+    def test_a_report_that_arrived_meanwhile_stands_again_as_delivered(self, node: Node) -> None:
+        send_film(node, "1.1")
+        send_ecg(node, "1.2", NOON + timedelta(days=3))
+        old = report(node)
+        send_ecg(node, "1.3", NOON + timedelta(days=1))
+        sent = node.store.claim_delivery("pacs", OWNER, 60, node.clock())
+        assert sent is not None
+        assert node.store.delivered(sent.delivery_id, OWNER, 0, node.clock())
+        refuse(node)
+        assert (the_match(node).match_id, the_match(node).state) == (old.match_id, MatchState.DELIVERED)
+
+    def test_after_it_the_next_nearer_ecg_names_the_report_that_stands(self, node: Node) -> None:
+        send_film(node, "1.1")
+        send_ecg(node, "1.2", NOON + timedelta(days=3))
+        old = report(node)
+        assert node.store.claim_delivery("pacs", OWNER, 60, node.clock()) is not None
+        send_ecg(node, "1.3", NOON + timedelta(days=1))
+        refuse(node)
+        send_ecg(node, "1.4", NOON + timedelta(days=2))
+        new = the_match(node)
+        assert (new.ecg_uid, new.supersedes, new.revision) == ("1.4", old.match_id, 3)
+        predecessor = node.store.predecessor_report(new.match_id, ReportKind.SR)
+        assert predecessor is not None
+        assert predecessor.match_id == old.match_id
+
+    def test_with_another_model_by_now_the_former_ecg_is_estimated_again(self, node: Node) -> None:
+        send_film(node, "1.1")
+        send_ecg(node, "1.2", NOON + timedelta(days=3))
+        old = report(node)
+        send_ecg(node, "1.3", NOON + timedelta(days=1))
+        refuse(node, model="another")
+        new = the_match(node)
+        assert (new.state, new.ecg_uid, new.supersedes) == (MatchState.PAIRED, "1.2", old.match_id)
+
     def test_a_later_ecg_ends_the_hold(self, node: Node) -> None:
         send_film(node, "1.1")
         send_ecg(node, "1.2")
@@ -164,7 +213,7 @@ class TestARefusedEcg:
         node.clock.now += timedelta(seconds=61)
         assert node.store.claim_match([MatchState.PAIRED], "worker-2", 60, node.clock()) is not None
         with node.store.transaction(lock=lock_of(slow.patient)) as tx:
-            refuse_ecg(tx, slow, OWNER, "flat_lead: V3", node.rules, node.clock())
+            refuse_ecg(tx, slow, OWNER, "flat_lead: V3", node.rules, node.clock(), repeats=lambda *_: False)
         assert the_match(node).state is MatchState.PAIRED
         assert node.store.instances(dispositions={Disposition.REFUSED}) == ()
 

@@ -24,7 +24,14 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from pacs_node import log
 from pacs_node.flow.folder import files_under, receive_files
-from pacs_node.flow.part10 import DataSetBytes, HeaderUnreadable, from_part10, read_header, to_part10
+from pacs_node.flow.part10 import (
+    WAVEFORM_SEQUENCE,
+    DataSetBytes,
+    HeaderUnreadable,
+    from_part10,
+    read_header,
+    to_part10,
+)
 from pacs_node.flow.receive import (
     CANNOT_UNDERSTAND,
     DATA_SET_MISMATCH,
@@ -364,6 +371,8 @@ class TestBytes:
                     continue
                 before = dcmread(io.BytesIO(content), stop_before_pixels=True)
                 after = read_header(to_part10(parts))
+                for tag in [tag for tag in before.keys() if tag >= WAVEFORM_SEQUENCE]:  # noqa: SIM118 - not a dict
+                    del before[tag]
                 assert list(before.keys()) == list(after.keys())
                 assert before == after
             except (HeaderUnreadable, AttributeError):

@@ -14,6 +14,7 @@ import pytest
 from inference.manifest import PackageFault, PackageRefused, parse_manifest
 from inference.package import locate, read_identity, read_package
 from inference.predictor import Predictor
+from inference.radiograph import read_radiograph
 
 MakePackage = Callable[..., Path]
 
@@ -162,6 +163,6 @@ def test_dinov2_large_goes_the_same_way(make_package: MakePackage, phantom: obje
 
     assert isinstance(phantom, PhantomPatient)
     predictor = Predictor.load(make_package(backbone="vit_large_patch14_dinov2.lvd142m"), threads=2)
-    chest = predictor.chest(phantom.objects[0].part10)
+    chest = predictor.chest(read_radiograph(phantom.objects[0].part10, predictor.preprocessing))
     assert chest.embedding.shape == (9, 1024)
     assert np.isfinite(predictor.predict(chest.embedding, lead_images).mpap_mmhg)

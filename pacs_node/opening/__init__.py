@@ -1,0 +1,1 @@
+"""Untrusted files are opened in a process that may die: radiographs, waveforms and PDFs in, checked values out."""
