@@ -18,12 +18,6 @@ MUTATIONS = {"negotiation": 4_000, "commands": 10_000, "p_data": 10_000, "header
 
 FOUND: dict[str, tuple[bytes, ...]] = {}
 """By target: bytes that once failed."""
-    "negotiation": (),
-    "commands": (),
-    "p_data": (),
-    "header": (),
-    "conversation": (),
-}
 
 
 @pytest.mark.parametrize("target", TARGETS)
