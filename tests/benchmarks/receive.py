@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
         for label in chosen.loads.split(","):
             load = LOADS[label]()
             instances = 8 if chosen.quick else load.instances
-            files = load.template.write(folder / "load", 1, instances)
+            files = load.template.write(folder / label, 1, instances)
             for sender in (storescu, replay):
                 for number in associations:
                     plan = Plan(
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
                     )
                     _side_by_side(plan, kinds, recorder, progress)
             for file in files:
-                file.unlink()
+                os.truncate(file, 0)  # not removed: see `running`
         _latencies(kinds, recorder, folder, 5 if chosen.quick else LATENCIES)
     recorder.show(Console())
     return 0
