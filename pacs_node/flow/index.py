@@ -118,6 +118,7 @@ class HeaderIndex:
         self._found = found
         self._depth = depth
         self._inherited = encodings
+        self._own: tuple[str, ...] | None = None
         self._sequences: dict[int, list[HeaderIndex]] = {}
 
     def get(self, keyword: str) -> Any:
@@ -186,11 +187,14 @@ class HeaderIndex:
 
     def _encodings(self) -> tuple[str, ...]:
         """Python's names of the character sets in force here (PS3.5 6.1.2.4)."""
-        found = self._found.get(_CHARACTER_SET)
-        if found is None:
-            return self._inherited
-        names = self._walk.value(found).decode("ascii", "replace").strip(" \0").split("\\")
-        return tuple(convert_encodings([name.strip(" \0") for name in names]))
+        if self._own is None:
+            found = self._found.get(_CHARACTER_SET)
+            if found is None:
+                self._own = self._inherited
+            else:
+                names = self._walk.value(found).decode("ascii", "replace").strip(" \0").split("\\")
+                self._own = tuple(convert_encodings([name.strip(" \0") for name in names]))
+        return self._own
 
 
 class _Found(NamedTuple):
