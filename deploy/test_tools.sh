@@ -7,6 +7,8 @@ missing=
 command -v storescu >/dev/null && command -v dsrdump >/dev/null || missing="$missing dcmtk"
 command -v Orthanc >/dev/null || [ -x /usr/sbin/Orthanc ] || missing="$missing orthanc"
 command -v dciodvfy >/dev/null || missing="$missing dicom3tools"
+command -v gdcmscu >/dev/null || missing="$missing libgdcm-tools"
+command -v cc >/dev/null || missing="$missing gcc libc6-dev"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 [ -z "$missing" ] && exit 0
 

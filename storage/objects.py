@@ -61,10 +61,12 @@ class ObjectStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        # As text too: joining Paths would cost more than the system calls on them.
+        self._place = str(root)
         self._temporary = root / TEMPORARY
         self.orphaned = root / ORPHANED
         # Folders whose own entry in their parent this process has made durable.
-        self._durable: set[Path] = set()
+        self._durable: set[str] = set()
         with _translated("open", root):
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._temporary.mkdir(mode=0o700, exist_ok=True)
@@ -257,20 +259,21 @@ class ObjectStore:
 
     def _keep_present(self, sha256: str, size_bytes: int) -> bool:
         """Whether these bytes are already there for good; their age then starts anew (see `set_aside`)."""
-        path = self.path(sha256)
+        folder = f"{self._place}/{sha256[:2]}"
+        path = f"{folder}/{sha256}"
         # A look before the lock: most objects are new.
         if not os.path.exists(path):  # noqa: PTH110
             return False
         with self._locked(fcntl.LOCK_SH):
             try:
                 # Another size is what a failing volume leaves; the good bytes then replace it.
-                if path.stat().st_size != size_bytes:
+                if os.stat(path).st_size != size_bytes:  # noqa: PTH116
                     return False
                 os.utime(path)
             except FileNotFoundError:
                 return False
         # Whoever put it may have been killed between the rename and this.
-        self._make_durable(path)
+        self._make_durable(folder)
         return True
 
     def _write_identity(self, store_id: str) -> Path:
@@ -282,27 +285,28 @@ class ObjectStore:
             writer.discard()
 
     def _move_into_place(self, writer: ObjectWriter, sha256: str) -> None:
-        path = self.path(sha256)
+        folder = f"{self._place}/{sha256[:2]}"
+        path = f"{folder}/{sha256}"
         with self._locked(fcntl.LOCK_SH):
             writer.touch()  # its age counts from now, however slowly its bytes came
             try:
                 writer.move(path)
             except FileNotFoundError:
-                path.parent.mkdir(mode=0o700, exist_ok=True)
+                Path(folder).mkdir(mode=0o700, exist_ok=True)
                 writer.move(path)
-        self._make_durable(path)
+        self._make_durable(folder)
 
-    def _make_durable(self, path: Path) -> None:
-        """Put the entry of `path` and that of its folder on disk, the latter once a process."""
-        _sync_folder(path.parent)
-        if path.parent not in self._durable:
+    def _make_durable(self, folder: str) -> None:
+        """Put the entries of `folder` and its own on disk, the latter once a process."""
+        _sync_folder(folder)
+        if folder not in self._durable:
             _sync_folder(self.root)
-            self._durable.add(path.parent)
+            self._durable.add(folder)
 
     @contextmanager
     def _locked(self, kind: int) -> Iterator[None]:
         # A descriptor of its own for each use: flock belongs to the open file, so threads must not share one.
-        descriptor = os.open(self.root / LOCK, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(f"{self._place}/{LOCK}", os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, kind)
             yield
@@ -365,7 +369,7 @@ class ObjectWriter:
         """Set the time of the last change to now."""
         os.utime(self._descriptor)
 
-    def move(self, path: Path) -> None:
+    def move(self, path: str) -> None:
         """Give the file its name for good."""
         if self._name is None:
             raise ValueError("this object was put or discarded before")
@@ -396,7 +400,7 @@ class ObjectWriter:
             rest = rest[os.write(self._descriptor, rest) :]
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path | str) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -5,6 +5,7 @@ Only SQLite needs it: it has one writer at a time, so commits would queue. Postg
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from storage.database import translated
+from storage.database import translate_sqlite, translated
 from storage.errors import StorageBusy, StorageFull, StorageUnavailable
 
 T = TypeVar("T")
@@ -106,9 +107,21 @@ class _Write:
         self.settled = threading.Event()
 
     def carry_out(self, connection: Connection) -> None:
+        # By the driver itself: SQLAlchemy's savepoints cost as much as all else that a short write does.
+        driver: Any = connection.connection.driver_connection
         try:
-            with translated(), connection.begin_nested():
-                self.result = self.run(connection)
+            with translated():
+                driver.execute("SAVEPOINT shared")
+                try:
+                    self.result = self.run(connection)
+                except BaseException:
+                    if driver.in_transaction:
+                        driver.execute("ROLLBACK TO shared")
+                        driver.execute("RELEASE shared")
+                    raise
+                driver.execute("RELEASE shared")
+        except sqlite3.Error as error:
+            raise translate_sqlite(error) from None
         except (StorageFull, StorageBusy, StorageUnavailable):
             # SQLite may have undone the whole transaction, savepoints and all: nothing more may run in it.
             raise

@@ -13,11 +13,12 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from pydicom.charset import convert_encodings
+from pydicom.charset import convert_encodings, decode_bytes, default_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.valuerep import TEXT_VR_DELIMS
 
 from pacs_node.flow.part10 import HeaderUnreadable
 
@@ -118,6 +119,7 @@ class HeaderIndex:
         self._found = found
         self._depth = depth
         self._inherited = encodings
+        self._own: tuple[str, ...] | None = None
         self._sequences: dict[int, list[HeaderIndex]] = {}
 
     def get(self, keyword: str) -> Any:
@@ -150,8 +152,8 @@ class HeaderIndex:
             return raw.decode("ascii")
         if (form := _NUMBERS.get(found.vr)) and len(raw) == struct.calcsize(form):
             return int(struct.unpack(self._walk.order + form, raw)[0])
-        if found.vr == "PN" and raw.isascii() and not _NOT_ONE_PLAIN_NAME.search(raw):
-            return raw.decode("ascii")
+        if found.vr == "PN":
+            return self._name(raw)
         return self._by_pydicom(tag, found, raw)
 
     def fingerprint(self, keyword: str) -> Hashable:
@@ -170,18 +172,30 @@ class HeaderIndex:
             ]
         return self._sequences[tag]
 
+    def _name(self, raw: bytes) -> str | list[str]:
+        """A name as text; pydicom's own class decodes it three times, which is most of what a header costs."""
+        if raw.isascii() and not _NOT_ONE_PLAIN_NAME.search(raw):
+            return raw.decode("ascii")
+        encodings = self._encodings() or (default_encoding,)
+        names = decode_bytes(raw.rstrip(b"\0 "), encodings, TEXT_VR_DELIMS).split("\\")
+        names = [name.rstrip("=") for name in names]
+        return names[0] if len(names) == 1 else names
+
     def _by_pydicom(self, tag: int, found: _Found, raw: bytes) -> Any:
-        """Names, other character sets, binary values."""
+        """Other character sets, binary values."""
         element = RawDataElement(Tag(tag), found.vr, len(raw), raw, 0, found.implicit, not self._walk.big_endian, True)
         return convert_raw_data_element(element, encoding=list(self._encodings()) or None).value
 
     def _encodings(self) -> tuple[str, ...]:
         """Python's names of the character sets in force here (PS3.5 6.1.2.4)."""
-        found = self._found.get(_CHARACTER_SET)
-        if found is None:
-            return self._inherited
-        names = self._walk.value(found).decode("ascii", "replace").strip(" \0").split("\\")
-        return tuple(convert_encodings([name.strip(" \0") for name in names]))
+        if self._own is None:
+            found = self._found.get(_CHARACTER_SET)
+            if found is None:
+                self._own = self._inherited
+            else:
+                names = self._walk.value(found).decode("ascii", "replace").strip(" \0").split("\\")
+                self._own = tuple(convert_encodings([name.strip(" \0") for name in names]))
+        return self._own
 
 
 class _Found(NamedTuple):

@@ -58,7 +58,8 @@ NOT_RESTING = _words(
 
 def plain(value: str) -> str:
     """`value` in one form: full width and half width folded, accents off Latin letters, separators as spaces."""
-    folded = "".join(map(_without_accent, unicodedata.normalize("NFKC", value)))
+    # What is ASCII is in that form already; most headers are.
+    folded = value if value.isascii() else "".join(map(_without_accent, unicodedata.normalize("NFKC", value)))
     return " ".join(re.sub(r"[_^\\|;,]", " ", folded).split())
 
 

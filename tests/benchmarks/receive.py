@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 
 from pacs_node.flow.sop_classes import COMPUTED_RADIOGRAPHY, ENCAPSULATED_PDF
 from tests.benchmarks import loads
@@ -32,6 +34,7 @@ from tests.benchmarks.replay import VERIFICATION, Line, encode
 LIMIT_SECONDS = 300.0
 SEED = 11
 LATENCIES = 100
+MANY_ASSOCIATIONS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +73,14 @@ def main(arguments: list[str]) -> int:
     associations = [2] if chosen.quick else [int(number) for number in chosen.associations.split(",")]
     with tempfile.TemporaryDirectory(prefix="pulmolink-bench-") as name:
         folder = Path(name)
+        own = [kind for kind in kinds if kind.name == "pulmolink"]
         for label in chosen.loads.split(","):
             load = LOADS[label]()
             instances = 8 if chosen.quick else load.instances
-            files = load.template.write(folder / "load", 1, instances)
+            files = load.template.write(folder / label, 1, instances)
             for sender in (storescu, replay):
-                for number in associations:
+                # As many as it takes by default, without its peers: none of them may fail.
+                for number in [*associations, *([] if chosen.quick or label != "ecg" else [MANY_ASSOCIATIONS])]:
                     plan = Plan(
                         load=load,
                         files=files,
@@ -84,11 +89,12 @@ def main(arguments: list[str]) -> int:
                         rounds=1 if chosen.quick else chosen.rounds,
                         folder=folder / "receiver",
                     )
-                    _side_by_side(plan, kinds, recorder, progress)
+                    _side_by_side(plan, own if number == MANY_ASSOCIATIONS else kinds, recorder, progress)
             for file in files:
-                file.unlink()
+                os.truncate(file, 0)  # not removed: see `running`
         _latencies(kinds, recorder, folder, 5 if chosen.quick else LATENCIES)
     recorder.show(Console())
+    _show_costs(recorder, Console())
     return 0
 
 
@@ -144,7 +150,26 @@ def _side_by_side(plan: Plan, kinds: Sequence[Kind], recorder: Recorder, progres
     own = medians.get("pulmolink")
     for name, median in medians.items():
         if own is not None and median and not name.startswith("pulmolink"):
-            recorder.add("receive, pulmolink / peer", f"{plan.subject} / {name}", "times", [own / median], before)
+            ratio = [own / median]
+            recorder.add("receive, pulmolink / peer", f"{plan.subject} / {name}", "times", ratio, before, receiver=name)
+
+
+def _show_costs(recorder: Recorder, console: Console) -> None:
+    """What a receiver used for it."""
+    title = "receiver's CPU ms an instance, peak memory in MB, failures"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    figures = [figure for figure in recorder.figures if figure.benchmark == "receive"]
+    receivers = list(dict.fromkeys(figure.parameters["receiver"] for figure in figures))
+    for name in ("object, client, associations", *receivers):
+        table.add_column(name, justify="left" if not table.columns else "right", no_wrap=bool(table.columns))
+    rows: dict[str, dict[str, str]] = {}
+    for figure in figures:
+        said = figure.parameters
+        told = f"{said['cpu_ms_each']:.2f}  {said['peak_memory_mb']:.0f}  {said['failures']}"
+        rows.setdefault(said["row"], {})[said["receiver"]] = told
+    for row, found in rows.items():
+        table.add_row(row, *(found.get(name, "") for name in receivers))
+    console.print(table)
 
 
 def _round(plan: Plan, kind: Kind) -> Round:
@@ -282,8 +307,8 @@ def _template(dataset: Dataset, subject: str) -> loads.Template:
 
 
 LOADS: dict[str, Callable[[], Load]] = {
-    "ecg": lambda: Load(template=loads.ecg(), instances=800),
-    "document": lambda: Load(template=_document(), instances=480),
+    "ecg": lambda: Load(template=loads.ecg(), instances=1600),
+    "document": lambda: Load(template=_document(), instances=800),
     "radiograph": lambda: Load(template=_radiograph(), instances=64),
 }
 """The three sizes of the side-by-side."""

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pacs_node.dicom.pdata import command_pdus
-from pacs_node.dicom.wire import ABORT, INVALID_PARAMETER, P_DATA
+from pacs_node.dicom.wire import ABORT, ASSOCIATE_RJ, INVALID_PARAMETER, P_DATA
 from pacs_node.flow.sop_classes import COMPUTED_RADIOGRAPHY
-from tests.benchmarks.replay import command
-from tests.unit.dicom.peers import CONTEXTS, Listening, aborted, answer, film, pdu, pdv, request, stored
+from storage.records import Disposition
+from tests.benchmarks.replay import Line, command
+from tests.fuzz.seeds import mutated, seeds
+from tests.integration.rig import Node, eventually, listening
+from tests.unit.dicom.peers import CONTEXTS, EXPLICIT, Listening, aborted, answer, film, pdu, pdv, request, stored
 
 Listen = Callable[..., Listening]
 STORE = command_pdus(3, command(1, 1, COMPUTED_RADIOGRAPHY, "1.2.3"), 0)
@@ -207,6 +212,40 @@ class TestHostileObjects:
         assert psutil.Process().memory_info().rss - before < 128 * 2**20
         line.release()
 
+    def test_a_picture_that_says_it_is_65535_by_65535_costs_what_it_weighs(self, listen: Listen) -> None:
+        """Pixels are opened later, by the worker's child; reception believes nothing of them."""
+        node = listen()
+        line = node.associate()
+        pixels = struct.pack("<HH2sxxI", 0x7FE0, 0x0010, b"OW", 4) + bytes(4)
+        before = psutil.Process().memory_info().rss
+        line.socket.sendall(stored(film(Rows=65535, Columns=65535, BitsAllocated=16) + pixels))
+        assert line.status() == 0
+        assert psutil.Process().memory_info().rss - before < 16 * 2**20
+        line.release()
+
+    @pytest.mark.parametrize("cut", [1, 5, 20, 70])
+    def test_values_that_are_cut_short_are_held_and_said_to_be(self, listen: Listen, cut: int) -> None:
+        node = listen()
+        line = node.associate()
+        line.socket.sendall(stored(film()[:-cut]))
+        assert line.status() == 0xC000
+        (row,) = node.store.instances()
+        assert row.instance.disposition is Disposition.HELD
+        assert row.instance.reason.startswith("unreadable")
+        assert line.echo() == 0
+        line.release()
+
+    def test_more_contexts_than_the_standard_has_numbers_for_are_rejected(self, listen: Listen) -> None:
+        node = listen()
+        whole = request([(COMPUTED_RADIOGRAPHY, EXPLICIT)] * 128)
+        at = whole.index(b"\x20\x00", 74)
+        item = whole[at : at + 4 + int.from_bytes(whole[at + 2 : at + 4], "big")]
+        body = whole[6:at] + item + whole[at:]
+        with node.connect() as connection:
+            connection.sendall(pdu(1, body))
+            assert answer(connection)[0] == ASSOCIATE_RJ
+        node.serves()
+
     @pytest.mark.parametrize("preamble", [b"MZ\x90\x00", b"\x7fELF", b"II*\x00"])
     def test_a_program_in_the_preamble_is_not_stored(self, listen: Listen, preamble: bytes) -> None:
         """A network object has no preamble; what is stored begins with 128 blank bytes whatever came."""
@@ -220,73 +259,75 @@ class TestHostileObjects:
             assert node.objects.get(row.instance.sha256)[:132] == bytes(128) + b"DICM"
 
 
-def mutated(chance: random.Random, seeds: list[bytes]) -> bytes:
-    """A conversation with bytes changed, cut, doubled or swapped."""
-    told = bytearray(chance.choice(seeds))
-    for _ in range(chance.choice((1, 1, 2, 4, 16))):
-        if not told:
-            break
-        at = chance.randrange(len(told))
-        match chance.randrange(6):
-            case 0 | 1:
-                told[at] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)))
-            case 2:
-                del told[at : at + chance.randrange(1, 40)]
-            case 3:
-                told[at:at] = told[at : at + chance.randrange(1, 40)]
-            case 4:
-                told[at:at] = chance.randbytes(chance.randrange(1, 40))
-            case _:
-                told[at : at + 4] = struct.pack(">I", chance.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 2**16)))
-    return bytes(told)
-
-
-def converse(node: Listening, told: bytes) -> None:
+def converse(port: int, told: bytes) -> None:
     """Say all of it, half-close, and wait for the end."""
-    with node.connect() as connection, suppress(ConnectionError):
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection, suppress(ConnectionError):
         connection.sendall(told)
         connection.shutdown(socket.SHUT_WR)
         answer(connection)
 
 
-def fuzz(node: Listening, count: int) -> None:
-    """So many mutated conversations from four peers, a good client beside them; the seed is fixed."""
-    content = film()
-    release = pdu(5, bytes(4))
-    echo = command_pdus(1, command(0x30, 1, CONTEXTS[0][0]), 0)
-    seeds = [request(), request() + echo + release, request() + stored(content) + release, request() + STORE]
-    for number in range(20):  # warm up before memory is compared
-        converse(node, mutated(random.Random(number), seeds))
-    process = psutil.Process(os.getpid())
-    before = process.memory_info().rss
-    failed: list[BaseException] = []
-
-    def attack(number: int) -> None:
-        chance = random.Random(SEED + number)
-        try:
-            for _ in range(count // 4):
-                converse(node, mutated(chance, seeds))
-        except Exception as error:  # noqa: BLE001 - told to the test
-            failed.append(error)
-
-    threads = [threading.Thread(target=attack, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    served = 0
-    while any(thread.is_alive() for thread in threads):
-        node.serves(within_seconds=5.0)
-        served += 1
-        time.sleep(0.05)
-    assert not failed
-    assert served > 0
-    assert process.memory_info().rss - before < 64 * 2**20
-    node.serves()
+def served(port: int, within_seconds: float) -> None:
+    """Pass if a good client's association, C-ECHO and release succeed in that time."""
+    began = time.monotonic()
+    line = Line("127.0.0.1", port, "PULMOLINK", CONTEXTS)
+    assert line.echo() == 0
+    line.release()
+    assert time.monotonic() - began < within_seconds
 
 
-def test_mutated_conversations_never_stop_the_server(listen: Listen) -> None:
-    fuzz(listen(limits={"association_seconds": 2, "pdu_seconds": 2, "network_timeout_seconds": 2}), 2_000)
+def attack(folder: Path, count: int) -> None:
+    """So many mutated conversations from four peers with a receiver process, a good client beside them; fixed seed."""
+    node = Node(
+        folder,
+        extra="[limits]\nassociation_seconds = 2\npdu_seconds = 2\nnetwork_timeout_seconds = 2\n"
+        "[log]\nlevel = 'error'\n",
+    )
+    node.configure()
+    corpus = seeds("conversation")
+    with (folder / "receiver.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pacs_node", "--config", str(node.config), "receive"], stderr=log
+        )
+    try:
+        eventually(lambda: process.poll() is not None or listening(node.port), 30, "the receiver listens")
+        for number in range(200):  # warm up before memory is compared
+            converse(node.port, mutated(random.Random(number), corpus))
+        watched = psutil.Process(process.pid)
+        before = watched.memory_info().rss
+        failed: list[BaseException] = []
+
+        def talk(number: int) -> None:
+            chance = random.Random(SEED + number)
+            try:
+                for _ in range(count // 4):
+                    converse(node.port, mutated(chance, corpus))
+            except Exception as error:  # noqa: BLE001 - told to the test
+                failed.append(error)
+
+        threads = [threading.Thread(target=talk, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        good = 0
+        while any(thread.is_alive() for thread in threads):
+            served(node.port, within_seconds=5.0)
+            good += 1
+            time.sleep(0.05)
+        assert not failed
+        assert good > 0
+        assert process.poll() is None
+        assert watched.memory_info().rss - before < 64 * 2**20
+        served(node.port, within_seconds=5.0)
+        assert (folder / "receiver.log").read_bytes() == b""
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_two_thousand_mutated_conversations_never_stop_a_receiver(tmp_path: Path) -> None:
+    attack(tmp_path / "node", 2_000)
 
 
 @pytest.mark.long
-def test_a_hundred_thousand_mutated_conversations_never_stop_the_server(listen: Listen) -> None:
-    fuzz(listen(limits={"association_seconds": 2, "pdu_seconds": 2, "network_timeout_seconds": 2}), 100_000)
+def test_a_hundred_thousand_mutated_conversations_never_stop_a_receiver(tmp_path: Path) -> None:
+    attack(tmp_path / "node", 100_000)
