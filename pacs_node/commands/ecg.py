@@ -50,7 +50,7 @@ def add(
     from pacs_node.dicom.stack import quiet
     from pacs_node.flow.receive import SUCCESS, Incoming, Receiver
     from pacs_node.flow.wrap import wrap_pdf
-    from pacs_node.opening.opener import NotOpened, Opener
+    from pacs_node.opening.opener import NotOpened, open_ecg
 
     if not patient_id.strip():
         raise click.UsageError("--patient-id is blank; without a patient ID nothing is paired")
@@ -68,8 +68,7 @@ def add(
     if content[128:132] == b"DICM":
         raise click.UsageError(f"{file} is a DICOM file; use `pulmolink import` on its folder")
     try:
-        with Opener(limits) as opener:
-            opener.ecg(content, RenderStyle())
+        open_ecg(content, RenderStyle(), limits)
     except (EcgRefused, NotOpened) as refusal:
         click.echo(
             f"{file}: refused: {refusal.reason.value}: {refusal.detail}" + f" ({refusal.hint})" * bool(refusal.hint),

@@ -306,6 +306,12 @@ class Opener:
         return None
 
 
+def open_ecg(data: bytes, style: RenderStyle, limits: Limits) -> LeadImages:
+    """One ECG for a command; raises what `Opener.ecg` raises. Half a second goes into loading the readers."""
+    with Opener(limits) as opener:
+        return opener.ecg(data, style)
+
+
 def _environment() -> dict[str, str]:
     """What the program needs to find its libraries, and nothing of what this process was told."""
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
