@@ -1,4 +1,4 @@
-"""Orthanc asks us for storage commitment and is asked by us, over a whole run (issue 3, item 6)."""
+"""Orthanc asks us for storage commitment and is asked by us, over a whole run (issue 3)."""
 
 from __future__ import annotations
 
