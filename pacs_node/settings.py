@@ -183,6 +183,11 @@ class Source(_Section):
         0, description="its port for storage commitment reports; 0: only on the association on which it asked"
     )
     commitment_host: str = Field("", description="its host for those reports; blank: the address that it asked from")
+    commitment_tls: bool = Field(
+        False,
+        description="true: those reports go over TLS; its certificate must come from tls.client_ca, else the system's, "
+        "and name commitment_host where that is set",
+    )
 
 
 class Destination(_Section):

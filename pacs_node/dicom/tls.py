@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pacs_node.settings import Destination, Tls
+from pacs_node.settings import Destination, Source, Tls
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -71,6 +71,19 @@ class _ClosedWhenDropped(ssl.SSLSocket):
 
     def __del__(self) -> None:
         self.close()
+
+
+def reporting_tls(source: Source, files: Tls) -> ClientTls | None:
+    """How to call a source that asked for storage commitment, None for without TLS."""
+    if not source.commitment_tls:
+        return None
+    # An address that a source asked from is in few certificates; that its authority is ours is then the proof.
+    return ClientTls(
+        files=files,
+        authorities=files.client_ca,
+        authorities_key="tls.client_ca",
+        check_name=bool(source.commitment_host),
+    )
 
 
 def client_tls(destination: Destination, files: Tls) -> ClientTls | None:

@@ -21,6 +21,7 @@ from pacs_node.dicom.client import (
     outcome,
 )
 from pacs_node.dicom.sources import Sources
+from pacs_node.dicom.tls import reporting_tls
 from pacs_node.flow.commitment import Failure, Report, verdict
 from pacs_node.flow.pace import Pace
 from pacs_node.flow.sop_classes import STORAGE_COMMITMENT
@@ -171,4 +172,5 @@ class Answerer:
             port=source.commitment_port,
             calling_ae_title=self._settings.node.ae_title,
             timeout_seconds=self._settings.delivery.timeout_seconds,
+            tls=reporting_tls(source, self._settings.tls),
         )

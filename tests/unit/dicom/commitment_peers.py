@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ class Modality:
     port: int = field(default_factory=free_port)
     heard: list[Heard] = field(default_factory=list)
     answer: Callable[[Heard], int] = field(default=lambda _: 0x0000)
+    tls: ssl.SSLContext | None = None  # for the associations that it takes
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -59,7 +61,10 @@ class Modality:
         ae = AE(ae_title=self.ae_title)
         ae.add_supported_context(STORAGE_COMMITMENT, SYNTAXES, scu_role=False, scp_role=True)
         server = ae.start_server(
-            ("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._take)]
+            ("127.0.0.1", self.port),
+            block=False,
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._take)],
+            ssl_context=self.tls,
         )
         try:
             yield

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
@@ -23,6 +25,7 @@ from pacs_node.flow.commitment_answer import Answerer
 from pacs_node.flow.sop_classes import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, TWELVE_LEAD_ECG
 from storage.records import RequestState
 from tests.benchmarks.replay import VERIFICATION, Line, command
+from tests.certificates import Authority
 from tests.integration.rig import eventually, free_port
 from tests.unit.dicom.commitment_peers import Modality, ask, named
 from tests.unit.dicom.peers import IMPLICIT, Listening, film, stored
@@ -125,6 +128,30 @@ class TestOnTheSameAssociation:
 
 
 class TestOnAnotherAssociation:
+    def test_over_tls_to_a_source_of_our_authority_and_to_no_other(self, listen: Listen, tmp_path: Path) -> None:
+        ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs", "Another authority")
+        own = ours.issue("node")
+        modality = Modality(node_port=free_port())
+        node = listen(
+            node={"port": modality.node_port},
+            sources=[{**modality.source, "commitment_tls": True}, {"ae_title": "REPLAY", "host": "127.0.0.1"}],
+            tls={"certificate": str(own.certificate), "key": str(own.key), "client_ca": str(ours.file)},
+            commitment=SOON,
+            delivery={"timeout_seconds": 5, "first_retry_seconds": 0.01},
+        )
+        store(node, "1.2.3")
+        assert modality.ask("2.25.1", named("1.2.3")) == 0
+        for authority, listened in ((theirs, 0), (ours, 1)):
+            files = authority.issue("modality")
+            modality.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            modality.tls.load_cert_chain(files.certificate, files.key)
+            modality.tls.load_verify_locations(ours.file)
+            modality.tls.verify_mode = ssl.CERT_REQUIRED  # ours is shown and checked
+            with modality.listening():
+                eventually(lambda: answer(node, later=timedelta(hours=1)), 5, "the request is due")
+            assert len(modality.heard) == listened
+        assert states(node) == {RequestState.ANSWERED: 1}
+
     def test_a_modality_that_hangs_up_is_called_back(self, listen: Listen) -> None:
         node, modality = modality_of(listen)
         store(node, "1.2.3")
