@@ -14,9 +14,11 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from pacs_node.settings_types import AeTitle, CertificateName, DatabaseUrl, Port, Seconds, ZoneName, listed
 
 CONFIG_VARIABLE = "PULMOLINK_CONFIG"
 PREFIX = "PULMOLINK_"
@@ -37,45 +39,6 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-def _ae_title(value: str) -> str:
-    if not re.fullmatch(r"[\x20-\x5b\x5d-\x7e]{1,16}", value) or value != value.strip() or not value:
-        raise ValueError("an AE title is 1 to 16 ASCII characters without backslash or outer spaces")
-    return value
-
-
-def _zone(value: str) -> str:
-    if value not in available_timezones():
-        raise ValueError(f"unknown time zone {value!r}; use an IANA name such as Asia/Tokyo")
-    return value
-
-
-def _database(value: str) -> str:
-    if not value.startswith(("sqlite:///", "postgresql://", "postgresql+pg8000://")):
-        raise ValueError("use sqlite:////absolute/path.db or postgresql://user:password@host/name")
-    return value
-
-
-def _listed(value: object) -> object:
-    """Environment variables give lists as comma-separated text."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _certificate(value: str) -> str:
-    if value.startswith("sha256:"):
-        digits = value.removeprefix("sha256:").replace(":", "").lower()
-        if not re.fullmatch(r"[0-9a-f]{64}", digits):
-            raise ValueError("a fingerprint is sha256: and 64 hexadecimal digits, colons allowed")
-        return f"sha256:{digits}"
-    if value and not all(re.fullmatch(r"\s*[A-Za-z][A-Za-z0-9.]*=[^,]+", part) for part in value.split(",")):
-        raise ValueError('use "sha256:..." or parts of the subject such as "O=Hospital, CN=cart1"')
-    return value
-
-
-AeTitle = Annotated[str, AfterValidator(_ae_title)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -86,7 +49,7 @@ class Node(_Section):
     ae_title: AeTitle = Field("PULMOLINK", description="our AE title")
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: Port = Field(11112, description="DICOM port")
-    site_timezone: Annotated[str, AfterValidator(_zone)] = Field(
+    site_timezone: ZoneName = Field(
         "Asia/Tokyo", description="time zone of objects that do not carry TimezoneOffsetFromUTC"
     )
     receivers: Annotated[int, Field(ge=1, le=64)] = Field(
@@ -95,7 +58,7 @@ class Node(_Section):
     require_called_ae_title: bool = Field(
         False, description="true: refuse associations that call us by another AE title"
     )
-    also_called: Annotated[tuple[AeTitle, ...], BeforeValidator(_listed)] = Field(
+    also_called: Annotated[tuple[AeTitle, ...], BeforeValidator(listed)] = Field(
         (), description="further AE titles that are ours where require_called_ae_title is true"
     )
 
@@ -125,7 +88,7 @@ class Tls(_Section):
 class Storage(_Section):
     """Rows and object bytes."""
 
-    database: Annotated[str, AfterValidator(_database)] = Field(
+    database: DatabaseUrl = Field(
         "sqlite:////var/lib/pulmolink/pulmolink.db",
         description="SQLAlchemy URL: sqlite:////path or postgresql://user:password@host/name",
     )
@@ -166,12 +129,12 @@ class Source(_Section):
     ecg_documents: bool = Field(
         False, description="true: every PDF and picture from here is an ECG, whatever its title says"
     )
-    accepts: Annotated[tuple[Literal["radiograph", "ecg", "document"], ...], BeforeValidator(_listed)] = Field(
+    accepts: Annotated[tuple[Literal["radiograph", "ecg", "document"], ...], BeforeValidator(listed)] = Field(
         ACCEPTED_KINDS,
         min_length=1,
         description="what it may send; document: PDFs and pictures. SOP Classes of other kinds are not negotiated",
     )
-    certificate: Annotated[str, AfterValidator(_certificate)] = Field(
+    certificate: CertificateName = Field(
         "",
         description='its TLS certificate, as "sha256:..." or parts of its subject ("O=Hospital, CN=cart1"); '
         "then it may speak over TLS only",
@@ -197,7 +160,7 @@ class Destination(_Section):
     ae_title: AeTitle = Field(description="its AE title")
     host: str = Field(description="its address or name")
     port: Port = Field(description="its DICOM port")
-    sends: Annotated[tuple[Literal["sr", "overlay"], ...], BeforeValidator(_listed)] = Field(
+    sends: Annotated[tuple[Literal["sr", "overlay"], ...], BeforeValidator(listed)] = Field(
         REPORT_KINDS, min_length=1, description="what it is sent"
     )
     tls: bool = Field(False, description="true: over TLS, with tls.certificate as ours where it is set")

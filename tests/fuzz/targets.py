@@ -29,7 +29,7 @@ LIMITS: Final = Limits(association_bytes=65536, pdu_bytes=16384)
 BOUNDS: Final = Bounds(depth=64, elements=20_000)
 SYNTAXES: Final = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 SOURCE: Final = Source(ae_title="FUZZ", host="127.0.0.1")
-NEGOTIATOR: Final = Negotiator(SETTINGS.node, LIMITS, lambda _calling, _peer: SOURCE)
+NEGOTIATOR: Final = Negotiator(SETTINGS.node, LIMITS, lambda *_: SOURCE)
 LENGTHS: Final = {
     wire.ASSOCIATE_RQ: LIMITS.association_bytes,
     wire.ASSOCIATE_AC: LIMITS.association_bytes,

@@ -266,9 +266,7 @@ class TestReloading:
             eventually(lambda: "settings_refused" in node.log, 20, "the wrong file is said")
             node.config.write_text(f'{text}[[sources]]\nae_title = "OTHER"\nhost = "127.0.0.1"\n', encoding="utf-8")
             node.process.send_signal(signal.SIGHUP)
-            eventually(
-                lambda: node.log.count("process_starts_again") == 3, 120, "worker, scheduler and web start again"
-            )
+            eventually(lambda: node.log.count("process_starts_again") == 3, 120, "three parts start again")
             eventually(lambda: node.log.count("model_loaded") == 2, 120, "the worker is ready again")
             assert line.echo() == 0
             line.release()

@@ -1,0 +1,55 @@
+"""What single values of the settings look like: each function gives a value back, or says what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, Field
+
+
+def ae_title(value: str) -> str:
+    """An AE title (PS3.5 6.2, AE)."""
+    if not re.fullmatch(r"[\x20-\x5b\x5d-\x7e]{1,16}", value) or value != value.strip() or not value:
+        raise ValueError("an AE title is 1 to 16 ASCII characters without backslash or outer spaces")
+    return value
+
+
+def zone(value: str) -> str:
+    """An IANA time zone."""
+    if value not in available_timezones():
+        raise ValueError(f"unknown time zone {value!r}; use an IANA name such as Asia/Tokyo")
+    return value
+
+
+def database(value: str) -> str:
+    """A URL of one of the two kinds of database."""
+    if not value.startswith(("sqlite:///", "postgresql://", "postgresql+pg8000://")):
+        raise ValueError("use sqlite:////absolute/path.db or postgresql://user:password@host/name")
+    return value
+
+
+def listed(value: object) -> object:
+    """Environment variables give lists as comma-separated text."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def certificate(value: str) -> str:
+    """A certificate's fingerprint, or parts of its subject; fingerprints in one form."""
+    if value.startswith("sha256:"):
+        digits = value.removeprefix("sha256:").replace(":", "").lower()
+        if not re.fullmatch(r"[0-9a-f]{64}", digits):
+            raise ValueError("a fingerprint is sha256: and 64 hexadecimal digits, colons allowed")
+        return f"sha256:{digits}"
+    if value and not all(re.fullmatch(r"\s*[A-Za-z][A-Za-z0-9.]*=[^,]+", part) for part in value.split(",")):
+        raise ValueError('use "sha256:..." or parts of the subject such as "O=Hospital, CN=cart1"')
+    return value
+
+
+AeTitle = Annotated[str, AfterValidator(ae_title)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
+ZoneName = Annotated[str, AfterValidator(zone)]
+DatabaseUrl = Annotated[str, AfterValidator(database)]
+CertificateName = Annotated[str, AfterValidator(certificate)]
