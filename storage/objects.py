@@ -26,6 +26,8 @@ ORPHANED = "orphaned"
 STORE_ID = "STORE_ID"
 LOCK = "lock"
 READ_BYTES = 1 << 20
+FRESH_SECONDS = 60.0
+"""The last bytes of a younger object came so lately that they say well enough when it was put."""
 _numbers = itertools.count()
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FOLDER = re.compile(r"[0-9a-f]{2}")
@@ -288,7 +290,8 @@ class ObjectStore:
         folder = f"{self._place}/{sha256[:2]}"
         path = f"{folder}/{sha256}"
         with self._locked(fcntl.LOCK_SH):
-            writer.touch()  # its age counts from now, however slowly its bytes came
+            if writer.age_seconds > FRESH_SECONDS:
+                writer.touch()  # its age counts from now, however slowly its bytes came
             try:
                 writer.move(path)
             except FileNotFoundError:
@@ -332,12 +335,18 @@ class ObjectWriter:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._descriptor = os.open(self._name, flags, 0o600)
         self._digest = hashlib.sha256()
+        self._since = time.monotonic()
         self.size_bytes = 0
 
     @property
     def sha256(self) -> str:
         """The digest of what was written so far, in lower-case hexadecimal."""
         return self._digest.hexdigest()
+
+    @property
+    def age_seconds(self) -> float:
+        """Since when it is written to."""
+        return time.monotonic() - self._since
 
     def write(self, *pieces: bytes | memoryview) -> None:
         """Append bytes.

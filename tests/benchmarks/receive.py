@@ -35,6 +35,8 @@ LIMIT_SECONDS = 300.0
 SEED = 11
 LATENCIES = 100
 MANY_ASSOCIATIONS = 100
+FILE_COLUMNS = 210
+"""Width of the tables where no terminal says one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +95,9 @@ def main(arguments: list[str]) -> int:
             for file in files:
                 os.truncate(file, 0)  # not removed: see `running`
         _latencies(kinds, recorder, folder, 5 if chosen.quick else LATENCIES)
-    recorder.show(Console())
-    _show_costs(recorder, Console())
+    console = Console(width=None if sys.stdout.isatty() else FILE_COLUMNS)
+    _show_costs(recorder, console)
+    recorder.show(console)
     return 0
 
 
