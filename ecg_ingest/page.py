@@ -26,6 +26,8 @@ MAX_OBJECTS = 200_000
 MAX_POINTS = 3_000_000
 MAX_CHARACTERS = 50_000
 MAX_SECONDS = 20.0  # for all pages of a file
+DRAWN_DOTS_PER_INCH = 200  # 7.9 pixels a millimetre
+MAX_DRAWN_SIDE = 5000  # pixels
 MAX_DEPTH = 12  # of form objects within form objects
 
 _JOINED_POINTS = 0.02  # a line that starts this close to the last one's end goes on with it
@@ -73,6 +75,32 @@ def read_pages(data: bytes) -> list[Page]:
         except pypdfium2.PdfiumError as error:
             raise EcgRefused(
                 RefusalReason.DAMAGED, "a page of the PDF cannot be read", "export the ECG again"
+            ) from error
+        finally:
+            document.close()
+
+
+def draw_page(data: bytes, index: int) -> NDArray[np.uint8]:
+    """A page as pixels at `DRAWN_DOTS_PER_INCH`, [height, width, 3] RGB; very large pages with fewer.
+
+    Raises
+    ------
+    EcgRefused
+        DAMAGED, or TOO_LARGE beyond the limits above.
+    """
+    with _LOCK:
+        document = _open(data)
+        try:
+            width, height = document.get_page_size(index)
+            if not (0 < width <= MAX_PAGE_POINTS and 0 < height <= MAX_PAGE_POINTS):
+                raise EcgRefused(RefusalReason.TOO_LARGE, "a page is too large", "export the ECG on an ordinary page")
+            scale = min(DRAWN_DOTS_PER_INCH / 72.0, MAX_DRAWN_SIDE / max(width, height))
+            bitmap = document[index].render(scale=scale, rev_byteorder=True, prefer_bgrx=False)
+            pixels = np.asarray(bitmap.to_numpy())
+            return np.array(pixels[:, :, :3] if pixels.ndim == 3 else np.stack([pixels] * 3, axis=2), dtype=np.uint8)
+        except pypdfium2.PdfiumError as error:
+            raise EcgRefused(
+                RefusalReason.DAMAGED, "a page of the PDF cannot be drawn", "export the ECG again"
             ) from error
         finally:
             document.close()

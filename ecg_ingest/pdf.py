@@ -1,7 +1,8 @@
 """A vector PDF of a 12-lead ECG to the recording that was drawn on it.
 
 Finds the one page that is an ECG sheet, its scale and its leads, and turns lines back into millivolts. A
-page without text labels or lines (a scan, outlined letters) is refused by name.
+page without text labels or lines (a scan, outlined letters) is refused as `PageIsPicture`: it can be drawn
+and read by its pixels.
 """
 
 from __future__ import annotations
@@ -34,6 +35,16 @@ class EcgSheet:
 
     recording: Recording
     layout: str  # "3x4+1", "6x2", ...
+
+
+class PageIsPicture(EcgRefused):
+    """A page that shows an ECG, if it does, in pixels or outlines. `page` counts from 0."""
+
+    def __init__(self, page: int, detail: str) -> None:
+        super().__init__(
+            RefusalReason.UNSUPPORTED_FORM, detail, "export the ECG as a vector PDF with text, or send the waveform"
+        )
+        self.page = page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +114,16 @@ def _ecg_page(pages: list[_Found]) -> _Found:
         return sheets[0]
     if all(not found.page.words and not found.page.strokes and not found.page.picture_share for found in pages):
         raise EcgRefused(RefusalReason.EMPTY, "the PDF's pages are blank", "export the ECG again")
-    if any(found.page.picture_share > _PICTURE_SHARE for found in pages):
+    pictures = [number for number, found in enumerate(pages) if found.page.picture_share > _PICTURE_SHARE]
+    drawn = [number for number, found in enumerate(pages) if len(found.traces) >= 3]
+    if len({*pictures, *drawn}) > 1:
         raise EcgRefused(
-            RefusalReason.UNSUPPORTED_FORM,
-            "the PDF holds a picture, not lines and text",
-            "export the ECG as a vector PDF or send the waveform",
+            RefusalReason.SEVERAL_PAGES, "several pages hold pictures or traces", "send one ECG on one page"
         )
-    if any(len(found.traces) >= 3 for found in pages):
-        raise EcgRefused(
-            RefusalReason.UNSUPPORTED_FORM,
-            "the PDF draws traces whose lead names are not text",
-            "export the ECG with text (no outlined fonts) or send the waveform",
-        )
+    if pictures:
+        raise PageIsPicture(pictures[0], "the PDF holds a picture, not lines and text")
+    if drawn:
+        raise PageIsPicture(drawn[0], "the PDF draws traces whose lead names are not text")
     raise EcgRefused(RefusalReason.NOT_AN_ECG, "the PDF holds no ECG traces", "check the routing rule")
 
 
