@@ -87,7 +87,10 @@ class QualityFinding:
 
 @dataclass(frozen=True, kw_only=True)
 class LeadBox:
-    """Where a lead stands on a page, in pixels of the picture that was given (y grows downwards)."""
+    """Where a lead stands on a page, in pixels of the picture that was given (y grows downwards).
+
+    For a PDF: of the page as `page.draw_page` draws it, at `LeadImages.page_dots_per_inch`.
+    """
 
     lead: str
     page: int
@@ -153,6 +156,7 @@ class LeadImages:
     page_order: str = ""  # "standard" or "cabrera"; "" where a page was not looked at
     page_seconds_per_lead: float = 0.0  # of a column of the page; 0 for a waveform
     pixels_per_mm: float = 0.0  # of the boxes; 0 for a waveform
+    page_dots_per_inch: float = 0.0  # at which a PDF's page is drawn for the boxes; 0 for other files
 
     def __post_init__(self) -> None:
         if self.pixels.shape != PIXELS_SHAPE or self.pixels.dtype != "uint8":

@@ -115,8 +115,17 @@ def _read_pdf(data: bytes, style: RenderStyle) -> LeadImages:
     try:
         sheet = read_pdf(data)
     except PageIsPicture as picture:
-        return _read_pixels(draw_page(data, picture.page), style, page=picture.page)
-    return _images(sheet.recording, style, source=EcgSource.VECTOR_PDF, page_layout=sheet.layout)
+        drawn = _read_pixels(draw_page(data, picture.page), style, page=picture.page)
+        return replace(drawn, page_dots_per_inch=picture.dots_per_inch)
+    images = _images(sheet.recording, style, source=EcgSource.VECTOR_PDF, page_layout=sheet.layout)
+    return replace(
+        images,
+        boxes=sheet.boxes,
+        page_order="standard",
+        page_seconds_per_lead=sheet.seconds_per_column,
+        pixels_per_mm=sheet.pixels_per_mm,
+        page_dots_per_inch=sheet.dots_per_inch,
+    )
 
 
 def _read_picture(data: bytes, style: RenderStyle) -> LeadImages:
