@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 256 * 1024 * 1024
 
-_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")  # PNG, JPEG, TIFF, BMP
+PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")  # PNG, JPEG, TIFF, BMP
 _OTHERS = {b"<?xml": "an XML file", b"MFER": "an MFER record"}
 
 _LEAST_RASTER_SECONDS = 1.4
@@ -59,9 +59,9 @@ def read(data: bytes, *, style: RenderStyle) -> LeadImages:
     try:
         if data[128:132] == b"DICM":
             return _read_dicom(data, style)
-        if _is_pdf(data):
+        if is_pdf(data):
             return _read_pdf(data, style)
-        if data.startswith(_PICTURES):
+        if data.startswith(PICTURES):
             return _read_picture(data, style)
     except PARSER_FAULTS as error:  # damaged bytes surface anywhere in the parsers
         raise EcgRefused(
@@ -82,7 +82,7 @@ def _kind(data: bytes) -> str:
     return next((name for magic, name in _OTHERS.items() if data.startswith(magic)), "no known form of an ECG")
 
 
-def _is_pdf(data: bytes) -> bool:
+def is_pdf(data: bytes) -> bool:
     """PDF readers accept the header anywhere in the first 1024 bytes."""
     return b"%PDF-" in data[:1024]
 
@@ -93,7 +93,7 @@ def _read_dicom(data: bytes, style: RenderStyle) -> LeadImages:
 
     opened = open_dicom(data)
     if opened.document is not None:
-        if not _is_pdf(opened.document):
+        if not is_pdf(opened.document):
             raise EcgRefused(
                 RefusalReason.UNSUPPORTED_FORM,
                 "the encapsulated document is not a PDF",

@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("listing", "Show one match whole."),
     "rerun": ("redo", "Run matches again where inputs, model or configuration changed."),
     "deliver": ("redo", "Send stored reports again, or drive failed deliveries again."),
-    "ecg": ("ecg", "Bring in an ECG file that is not DICOM."),
+    "ecg": ("ecg", "Bring in an ECG file that is not DICOM; look at how one is read."),
     "import": ("bring", "Take a folder of DICOM files through the same steps, without a network."),
     "export": ("take", "Write one row a current result to a file."),
     "model": ("model", "Train, show and verify model packages."),

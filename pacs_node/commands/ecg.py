@@ -1,21 +1,23 @@
-"""ecg add: an ECG file that is not DICOM."""
+"""ecg: bring in an ECG file that is not DICOM, and look at how any ECG file is read."""
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 
 import click
 
 from pacs_node.cli import EXIT_FAILED
-from pacs_node.commands.context import opened
+from pacs_node.commands.context import opened, settings_of
 from pacs_node.service import utc_now
 from storage.records import Disposition, Patient
 
 
 @click.group(epilog="Example: pulmolink ecg add --patient-id 1234 --issuer HOSP --acquired-at 2026-03-01T09:30 ecg.pdf")
 def ecg() -> None:
-    """Bring in an ECG file that is not DICOM."""
+    """Bring in an ECG file that is not DICOM; look at how one is read."""
 
 
 @ecg.command(epilog="Example: pulmolink ecg add --patient-id 1234 --issuer HOSP --acquired-at 2026-03-01T09:30 ecg.pdf")
@@ -102,3 +104,83 @@ def add(
         click.echo(f"{file}: {stored}; no radiograph of this patient ID and issuer takes it so far")
     if len(acquired_at) <= len("2026-03-01"):
         click.echo("no time was given: noon counts")
+
+
+@ecg.command(epilog="Example: pulmolink ecg inspect sheet.pdf --png found.png")
+@click.option(
+    "--png",
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    metavar="OUT",
+    help="Write a picture: the sheet with a box around each lead, and the twelve pictures that the network is given.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; boxes are pixels of the file's own picture.")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.pass_context
+def inspect(ctx: click.Context, png: Path | None, as_json: bool, file: Path) -> None:
+    """Show what is read from FILE: DICOM, PDF, PNG, JPEG, TIFF, BMP or HL7 aECG. Nothing is stored.
+
+    A refused file is told with its reason; looking at it succeeded, so the exit status is 0 then too. The picture shows
+    the sheet as it is, with whoever is named on it. Of a PDF, boxes are pixels of the page drawn at the
+    dots_per_inch that the JSON names.
+    """
+    from ecg_ingest.inspection import look_at
+    from ecg_ingest.lead_images import RenderStyle
+    from inference.package import locate, read_manifest
+    from pacs_node.dicom.stack import quiet
+    from pacs_node.report.inspection import as_json as fields
+    from pacs_node.report.inspection import draw_inspection
+
+    manifest = read_manifest(locate(settings_of(ctx).model.package))
+    quiet()
+    inspection = look_at(file.read_bytes(), style=RenderStyle(**cast(dict[str, Any], manifest.ecg.style)))
+    if png is not None:
+        from PIL import Image
+
+        Image.fromarray(draw_inspection(inspection)).save(png, format="PNG")
+    found = fields(inspection)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    _show(file, found)
+    if png is not None:
+        click.echo(f"drawn: {png}")
+
+
+def _show(file: Path, found: dict[str, Any]) -> None:
+    """The findings as tables."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pacs_node.commands.present import NOTICE
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(file.name)}[/]: {'accepted' if found['accepted'] else 'refused'}  ({NOTICE})")
+    facts = Table(show_header=False, box=None, pad_edge=False)
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    for field, value in (
+        ("reason", found["reason"]),
+        ("because", found["detail"]),
+        ("what to do", found["hint"]),
+        ("read from", found["source"]),
+        ("layout", f"{found['layout']}, {found['order']} order" if found["layout"] else None),
+        ("a lead", f"{found['seconds_per_lead']:g} s" if found["seconds_per_lead"] else None),
+        ("scale", f"{found['px_per_mm']:g} pixels a millimetre" if found["px_per_mm"] else None),
+        ("page drawn at", f"{found['dots_per_inch']:g} dots an inch" if found["dots_per_inch"] else None),
+        ("computed", ", ".join(found["derived_leads"])),
+    ):
+        if value:
+            facts.add_row(field, escape(str(value)))
+    console.print(facts)
+    if any(place["box"] for place in found["leads"].values()):
+        leads = Table("lead", "page", "left", "top", "right", "bottom", box=SIMPLE_HEAD)
+        for lead, place in found["leads"].items():
+            leads.add_row(lead, str(place["page"] + 1), *(f"{edge:.0f}" for edge in place["box"]))
+        console.print(leads)
+    for finding in found["quality"]:
+        where = f"{finding['lead']}: " if finding["lead"] else ""
+        console.print(f"[yellow]{finding['code']}[/]  {where}{escape(finding['detail'])}")
+    if found["accepted"] and not found["quality"]:
+        console.print("quality: nothing found")

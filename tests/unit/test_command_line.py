@@ -443,3 +443,28 @@ class TestTheDatabase:
         (terminal.folder / "empty").mkdir()
         assert terminal.run("import", str(terminal.folder / "empty"), "--queue-only").status == 0
         assert terminal.run("status").status == 0
+
+
+class TestEcgInspect:
+    """An administrator who doubts a result looks at what was read from the file."""
+
+    def test_tells_as_json_and_draws_what_was_found(self, terminal: Terminal, mortara_ecg: Path) -> None:
+        picture = terminal.folder / "found.png"
+        answer = terminal.run("ecg", "inspect", str(mortara_ecg), "--json", "--png", str(picture))
+        assert answer.status == 0, answer.err
+        assert {"accepted", "reason", "layout", "leads", "seconds_per_lead", "px_per_mm", "quality"} <= set(answer.json)
+        assert (answer.json["accepted"], answer.json["reason"], len(answer.json["leads"])) == (True, None, 12)
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+    def test_of_a_refused_file_succeeds_and_names_the_reason(self, terminal: Terminal) -> None:
+        file = terminal.folder / "record.mwf"
+        file.write_bytes(b"MFER and no more")
+        answer = terminal.run("ecg", "inspect", str(file))
+        assert answer.status == 0
+        assert "refused" in answer.out
+        assert "unsupported_form" in answer.out
+        assert "MFER" in answer.out
+
+    def test_stores_nothing(self, terminal: Terminal, mortara_ecg: Path) -> None:
+        assert terminal.run("ecg", "inspect", str(mortara_ecg)).status == 0
+        assert terminal.run("held", "--disposition", "accepted", "--json").json == []
