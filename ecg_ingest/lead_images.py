@@ -28,7 +28,7 @@ PIXELS_SHAPE = (12, 48, 224, 3)
 class EcgSource(StrEnum):
     """What the ECG was read from."""
 
-    WAVEFORM = "waveform"  # DICOM waveform samples
+    WAVEFORM = "waveform"  # samples: a DICOM waveform or an HL7 aECG
     VECTOR_PDF = "vector-pdf"  # paths of a PDF page
     RASTER = "raster"  # pixels of a scan, a photograph or a rendered page
 

@@ -1,7 +1,7 @@
 """The one door: bytes of an ECG in, twelve lead images out, or `EcgRefused` with a reason.
 
-Recognises a DICOM waveform, an Encapsulated PDF, a DICOM picture, a bare PDF and PNG, JPEG, TIFF and BMP
-files by their content. Follows no file name. Safe to call in a child process (see `isolated`): what comes
+Recognises a DICOM waveform, an Encapsulated PDF, a DICOM picture, a bare PDF, PNG, JPEG, TIFF and BMP files and
+HL7 aECG by their content. Follows no file name. Safe to call in a child process (see `isolated`): what comes
 back, and what is raised, can be pickled.
 """
 
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 MAX_BYTES = 256 * 1024 * 1024
 
 PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")  # PNG, JPEG, TIFF, BMP
-_OTHERS = {b"<?xml": "an XML file", b"MFER": "an MFER record"}
+_XML = (b"<", b"\xef\xbb\xbf<", b"\xff\xfe<\0", b"\xfe\xff\0<")  # bare, or behind a byte order mark
+_XML_ROOTS = {  # searched near the beginning, with the zeros of UTF-16 taken out
+    b"<AnnotatedECG": "an HL7 aECG file",
+    b"<RestingECG": "a GE MUSE XML file",
+    b"<restingecgdata": "a Philips XML file",
+}
+_XML_ROOT_WITHIN = 16_384
 
 _LEAST_RASTER_SECONDS = 1.4
 """Of a lead on a picture: scans are often cropped in the last column, and the lead's image then says so."""
@@ -34,7 +40,7 @@ def read(data: bytes, *, style: RenderStyle) -> LeadImages:
     ----------
     data : bytes
         A DICOM Part 10 file (12-lead, General, Ambulatory or Hemodynamic waveform, Encapsulated PDF, or a
-        picture such as Secondary Capture), a PDF, or a PNG, JPEG, TIFF or BMP file.
+        picture such as Secondary Capture), a PDF, a PNG, JPEG, TIFF or BMP file, or an HL7 aECG.
     style : RenderStyle
         How the pictures are to look, from the model package.
 
@@ -63,6 +69,8 @@ def read(data: bytes, *, style: RenderStyle) -> LeadImages:
             return _read_pdf(data, style)
         if data.startswith(PICTURES):
             return _read_picture(data, style)
+        if is_aecg(data):
+            return _read_aecg(data, style)
     except PARSER_FAULTS as error:  # damaged bytes surface anywhere in the parsers
         raise EcgRefused(
             RefusalReason.DAMAGED,
@@ -72,14 +80,28 @@ def read(data: bytes, *, style: RenderStyle) -> LeadImages:
     raise EcgRefused(
         RefusalReason.UNSUPPORTED_FORM,
         f"the file is {_kind(data)}",
-        "send a DICOM waveform, a PDF, or a PNG, JPEG, TIFF or BMP picture of the sheet",
+        "send a DICOM waveform, an HL7 aECG, a PDF, or a PNG, JPEG, TIFF or BMP picture of the sheet",
     )
 
 
 def _kind(data: bytes) -> str:
     if data[16:22] == b"SCPECG":
         return "an SCP-ECG record"
-    return next((name for magic, name in _OTHERS.items() if data.startswith(magic)), "no known form of an ECG")
+    if data.startswith((b"MFER", b"MFR ")) or data[2:6] == b"MFR ":
+        return "an MFER record"
+    if data.startswith(_XML):
+        return _xml_root(data)
+    return "no known form of an ECG"
+
+
+def _xml_root(data: bytes) -> str:
+    beginning = data[:_XML_ROOT_WITHIN].replace(b"\0", b"")
+    return next((name for root, name in _XML_ROOTS.items() if root in beginning), "an XML file of no known kind")
+
+
+def is_aecg(data: bytes) -> bool:
+    """Whether an HL7 aECG begins here."""
+    return data.startswith(_XML) and _xml_root(data) == _XML_ROOTS[b"<AnnotatedECG"]
 
 
 def is_pdf(data: bytes) -> bool:
@@ -132,6 +154,12 @@ def _read_picture(data: bytes, style: RenderStyle) -> LeadImages:
     from ecg_ingest.picture import read_picture
 
     return _read_pixels(read_picture(data), style)
+
+
+def _read_aecg(data: bytes, style: RenderStyle) -> LeadImages:
+    from ecg_ingest.aecg import read_aecg
+
+    return _images(read_aecg(data), style, source=EcgSource.WAVEFORM, page_layout="")
 
 
 def _read_pixels(pixels: NDArray[np.uint8], style: RenderStyle, *, page: int = 0) -> LeadImages:
