@@ -79,7 +79,8 @@ class Supervisor:
     def __init__(self, settings: Settings, config: Path | None) -> None:
         self._settings = settings
         self._config = config
-        names = ["receive", "schedule", "web", *["work"] * settings.worker.processes]
+        watch = ["watch"] if settings.folder.is_watched else []
+        names = ["receive", "schedule", "web", *watch, *["work"] * settings.worker.processes]
         self._children = [_Child(name=name, arguments=self._command(name)) for name in names]
 
     def run(self, stop: threading.Event) -> None:

@@ -25,6 +25,9 @@ NOT_KEYS = frozenset({CONFIG_VARIABLE, "PULMOLINK_SAMPLES"})
 SERVICE_LINK = re.compile(r"PULMOLINK_(.*_)?(SERVICE_(HOST|PORT.*)|PORT_\d+_(TCP|UDP|SCTP).*)")
 """What Kubernetes sets in every container beside a Service whose name begins with ours."""
 
+FILE_NAME_GROUPS = frozenset({"patient_id", "issuer", "acquired_at", "birth_date", "sex"})
+"""What `folder.pattern` may find in a file name."""
+
 REPORT_KINDS: tuple[Literal["sr", "overlay"], ...] = ("sr", "overlay")
 
 
@@ -145,6 +148,51 @@ class Destination(_Section):
     )
 
 
+def _pattern(value: str) -> str:
+    if not value:
+        return value
+    try:
+        groups = set(re.compile(value).groupindex)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    if unknown := groups - FILE_NAME_GROUPS:
+        raise ValueError(
+            f"unknown group {', '.join(sorted(unknown))}; groups are {', '.join(sorted(FILE_NAME_GROUPS))}"
+        )
+    if not {"patient_id", "acquired_at"} <= groups:
+        raise ValueError("the groups (?P<patient_id>...) and (?P<acquired_at>...) are needed")
+    return value
+
+
+class Folder(_Section):
+    """A folder into which ECG carts export files: PDF, PNG, JPEG, TIFF, BMP, HL7 aECG, DICOM."""
+
+    path: str = Field("", description="folder to watch, with those inside it; blank: none")
+    pattern: Annotated[str, AfterValidator(_pattern)] = Field(
+        "",
+        description="regular expression for whole file names with groups patient_id, acquired_at and perhaps issuer, "
+        "birth_date, sex; blank: only a JSON file beside it (NAME.json) says whose ECG it is",
+    )
+    time_format: str = Field(
+        "%Y%m%d%H%M%S", min_length=1, description="how acquired_at is written in file names (strptime)"
+    )
+    issuer: str = Field("", max_length=64, description="issuer of patient IDs that name none; blank: default_issuer")
+    settle_seconds: Seconds = Field(5, description="a file is taken once nobody has written to it for so long")
+    sidecar_seconds: Seconds = Field(
+        120, description="a file that does not say whose it is waits so long for its JSON file, then it is held"
+    )
+    poll_seconds: Seconds = Field(2, description="how often the folder is looked at")
+    retry_seconds: Seconds = Field(60, description="wait before a file that could not be stored is tried again")
+    stored: Literal["move", "delete"] = Field(
+        "move", description="what becomes of a file once it is stored: moved to done/ inside the folder, or deleted"
+    )
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether there is a folder to watch."""
+        return bool(self.path)
+
+
 class Web(_Section):
     """Health and metrics (pages come later)."""
 
@@ -217,6 +265,7 @@ class Settings(_Section):
     pairing: Pairing = Pairing()
     sources: tuple[Source, ...] = ()
     destinations: tuple[Destination, ...] = ()
+    folder: Folder = Folder()
     web: Web = Web()
     worker: Worker = Worker()
     delivery: Delivery = Delivery()

@@ -44,15 +44,14 @@ def add(
     name: str,
     file: Path,
 ) -> None:
-    """Store FILE (a PDF with a vector ECG) as an Encapsulated PDF object of the patient, and pair it.
+    """Store FILE (PDF, PNG, JPEG, TIFF, BMP or HL7 aECG) as a DICOM object of the patient, and pair it.
 
     The file is read first: an ECG that cannot be used is refused with the reason, and nothing is stored.
     """
-    import ecg_ingest
-    from ecg_ingest.lead_images import EcgRefused, RenderStyle
+    from ecg_ingest.lead_images import EcgRefused
     from pacs_node.dicom.stack import quiet
+    from pacs_node.flow.ecg_file import as_dicom, read_file
     from pacs_node.flow.receive import SUCCESS, Incoming, Receiver
-    from pacs_node.flow.wrap import wrap_pdf
 
     if not patient_id.strip():
         raise click.UsageError("--patient-id is blank; without a patient ID nothing is paired")
@@ -67,7 +66,7 @@ def add(
     if content[128:132] == b"DICM":
         raise click.UsageError(f"{file} is a DICOM file; use `pulmolink import` on its folder")
     try:
-        ecg_ingest.read(content, style=RenderStyle())
+        images = read_file(content)
     except EcgRefused as refusal:
         click.echo(
             f"{file}: refused: {refusal.reason.value}: {refusal.detail}" + f" ({refusal.hint})" * bool(refusal.hint),
@@ -87,7 +86,7 @@ def add(
             sex=sex,
         )
         receiver = Receiver(node.store, node.objects, node.settings, utc_now)
-        parts = wrap_pdf(content, patient, moment)
+        parts = as_dicom(content, images, patient, moment)
         receipt = receiver.receive(Incoming(parts=parts, calling_ae="ecg add"))
         pairs = [
             match.match_id
@@ -123,16 +122,16 @@ def inspect(ctx: click.Context, png: Path | None, as_json: bool, file: Path) -> 
     the sheet as it is, with whoever is named on it. Of a PDF, boxes are pixels of the page drawn at the
     dots_per_inch that the JSON names.
     """
-    from ecg_ingest.inspection import look_at
     from ecg_ingest.lead_images import RenderStyle
     from inference.package import locate, read_manifest
     from pacs_node.dicom.stack import quiet
+    from pacs_node.flow.ecg_file import look_at_file
     from pacs_node.report.inspection import as_json as fields
     from pacs_node.report.inspection import draw_inspection
 
     manifest = read_manifest(locate(settings_of(ctx).model.package))
     quiet()
-    inspection = look_at(file.read_bytes(), style=RenderStyle(**cast(dict[str, Any], manifest.ecg.style)))
+    inspection = look_at_file(file.read_bytes(), RenderStyle(**cast(dict[str, Any], manifest.ecg.style)))
     if png is not None:
         from PIL import Image
 

@@ -136,9 +136,24 @@ OTHER_VALUES: dict[str, str] = {
     "node.ae_title": "OTHER",
     "node.site_timezone": "Europe/Berlin",
     "storage.database": "postgresql://u:p@h/n",
+    "folder.pattern": r"(?P<patient_id>\d+)_(?P<acquired_at>\d{14})\.pdf",
+    "folder.stored": "delete",
     "log.level": "error",
     "log.format": "console",
 }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("(", "not a regular expression"),
+        (r"(?P<patient_id>\d+)\.pdf", "acquired_at"),
+        (r"(?P<patient_id>\d+)_(?P<acquired_at>\d+)_(?P<ward>\w+)", "ward"),
+    ],
+)
+def test_a_file_name_pattern_that_cannot_say_who_and_when_is_refused(pattern: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load(None, {"PULMOLINK_FOLDER_PATTERN": pattern})
 
 
 def another(section: str, key: str, value: Any) -> str:
