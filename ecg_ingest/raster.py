@@ -236,7 +236,7 @@ def _without_letters(seen: _Seen) -> NDArray[np.bool_]:
     for name, font, box in seen.placement.letters:
         boxes.append(box)
         pictures.append(shapes().by_name[name, font].picture)
-    return erase_words(seen.ink.mask, boxes, pictures)
+    return erase_words(seen.ink.mask, boxes, pictures, seen.flat.pixels_per_mm)
 
 
 def _label_left(seen: _Seen, column: int) -> float:

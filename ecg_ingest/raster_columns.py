@@ -25,6 +25,8 @@ _PULSE_HEIGHT_MM = (3.5, 24.0)
 _PULSE_WIDTH_MM = (2.0, 14.0)
 _PULSE_FLAT_MM = 0.45
 _PULSE_REACH_MM = 22.0
+_FLANK_MM = 0.7  # about a pulse's edges
+_BRIDGED_MM = 1.0  # of a trace that letters cross
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ def _pulse(line: Line, left: int, right: int, across: float, down: float) -> Pri
         tops, bottoms = line.top[inner], line.bottom[inner]
         if tops.size < 3 or not np.isfinite(tops).all() or base is None:
             continue
-        height = (base - float(np.median(tops))) / down
+        height = (_feet(line, left + run_left, left + run_right, across, base) - float(np.median(tops))) / down
         flat = float(np.quantile(np.abs(tops - np.median(tops)), 0.9)) / down < _PULSE_FLAT_MM
         level = float(np.quantile(bottoms - tops, 0.8)) / down < 3.0 * _PULSE_FLAT_MM
         up = np.where(known, (base - line.top[window]) / down, np.inf)
@@ -96,6 +98,18 @@ def _pulse(line: Line, left: int, right: int, across: float, down: float) -> Pri
                 right=left + run_right,
             )
     return None
+
+
+def _feet(line: Line, left: int, right: int, across: float, base: float) -> float:
+    """How far down a pulse's upright flanks reach: the line beside it may wander off at once."""
+    reach = max(1, round(_FLANK_MM * across))
+    ends = []
+    for edge in (left, right):
+        columns = slice(max(0, edge - reach), edge + reach + 1)
+        tall = line.bottom[columns] - line.top[columns] > 2.0 * across
+        if tall.any():
+            ends.append(float(line.bottom[columns][tall].max()))
+    return float(np.mean(ends)) if ends else base
 
 
 def _foot(line: Line, left: int, right: int, across: float) -> float | None:
@@ -239,9 +253,12 @@ def _at(jumps: NDArray[np.float64], place: float, across: float) -> float:
 
 
 def erase_words(
-    mask: NDArray[np.bool_], boxes: Sequence[tuple[float, float, float, float]], shapes: Sequence[NDArray[np.float32]]
+    mask: NDArray[np.bool_],
+    boxes: Sequence[tuple[float, float, float, float]],
+    shapes: Sequence[NDArray[np.float32]],
+    pixels_per_mm: float,
 ) -> NDArray[np.bool_]:
-    """The ink without the letters of labels: their own strokes only, so that a trace through them stays.
+    """The ink without the letters of labels: their own strokes only, and a trace through them is closed again.
 
     Parameters
     ----------
@@ -251,6 +268,7 @@ def erase_words(
         Each label as printed, 1 ink, any size.
     """
     cleared = mask.copy()
+    bridge = np.ones((max(3, round(_BRIDGED_MM * pixels_per_mm)) | 1, 3), np.uint8)
     for (left, top, right, bottom), shape in zip(boxes, shapes, strict=True):
         x0, y0, x1, y1 = round(left), round(top), round(right), round(bottom)
         if x1 <= x0 or y1 <= y0 or x0 < 0 or y0 < 0 or x1 > mask.shape[1] or y1 > mask.shape[0]:
@@ -258,4 +276,7 @@ def erase_words(
         letters = cv2.resize(shape, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA) > 0.25
         letters = cv2.dilate(letters.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         cleared[y0:y1, x0:x1] &= ~letters
+        around = (slice(max(0, y0 - bridge.shape[0]), y1 + bridge.shape[0]), slice(max(0, x0 - 2), x1 + 2))
+        closed = cv2.morphologyEx(cleared[around].astype(np.uint8), cv2.MORPH_CLOSE, bridge) > 0
+        cleared[around] |= closed & mask[around]
     return cleared
