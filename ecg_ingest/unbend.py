@@ -25,7 +25,7 @@ _CLEAR = 4.0  # peak over the window's usual power at that frequency
 _LEAST_CLEAR = 0.35  # share of windows whose grid is clear
 _BLUR_PERIODS = 1.3
 _MESH = 8  # pixels
-_RIDGE = 2e-3
+_RIDGE = 1e-5
 _FLAT_MM = 0.3  # root mean square by which a flat sheet's grid may differ from straight lines
 _MESH_MM = 3.0
 _MOST_STRETCH = 1.5  # of the size that the picture would have flat
@@ -225,7 +225,7 @@ def _solved(
     terms: NDArray[np.float64], values: NDArray[np.float64], weights: NDArray[np.float64], degree: int
 ) -> NDArray[np.float64]:
     """Weighted least squares that outliers do not pull, terms of high degree held small."""
-    steep = np.array([max(0, i + j - 1) for i, j in _exponents(degree)], dtype=np.float64)
+    steep = np.array([max(0, i + j - 2) for i, j in _exponents(degree)], dtype=np.float64)
     hold = _RIDGE * steep**2 * weights.sum()
     kept = weights.copy()
     solved = np.zeros(terms.shape[1])
@@ -264,7 +264,7 @@ def _by_phase(
     terms = _terms(unit, target)
     fitted, worked = coefficients, degree
     residual = np.inf
-    for _ in range(2 if target > 1 else 1):
+    for _ in range(3 if target > 1 else 1):
         angle = _on_pixels(fitted, worked, pattern.shape, centre, size)
         smooth = np.zeros(xs.shape, dtype=np.complex128)
         for part, factor in ((np.cos(angle), 1.0), (np.sin(angle), -1j)):
