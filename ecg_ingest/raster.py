@@ -20,7 +20,7 @@ from ecg_ingest.placed_labels import Placement, place_labels
 from ecg_ingest.printed_labels import PrintedLabel, find_hidden_labels, find_printed_labels
 from ecg_ingest.raster_columns import Columns, PrintedPulse, erase_words, find_columns, find_pulses
 from ecg_ingest.raster_rows import RowMatch, match_rows
-from ecg_ingest.raster_signals import CellSignal, cell_signals, recording_of, refuse_unproved
+from ecg_ingest.raster_signals import CellSignal, cell_signals, moved_left, recording_of, row_shifts
 from ecg_ingest.recording import Recording
 from ecg_ingest.trace import Line, Row, find_rows, follow
 
@@ -203,6 +203,8 @@ def _read_rows(seen: _Seen, match: RowMatch, page: int) -> RasterSheet:
     work = flat.pixels_per_mm
     mask = _without_letters(seen)
     lines = follow(list(match.rows), mask, seen.ink.darkness, work)
+    shifts = row_shifts(lines, work)
+    lines = [moved_left(line, shift) for line, shift in zip(lines, shifts, strict=True)]
     own = lines[match.first : match.first + len(fit.layout.rows)]
     pulses = [find_pulses(line, work, work) for line in lines]
     seconds = seen.placement.seconds_per_column
@@ -218,13 +220,12 @@ def _read_rows(seen: _Seen, match: RowMatch, page: int) -> RasterSheet:
     findings = _checked_scale(beside)
     cells = cell_signals(own, fit.layout, columns, work)
     strips = [line for number, line in enumerate(lines) if not match.first <= number < match.first + len(own)]
-    refuse_unproved(cells, strips, columns, seconds, work)
     recording = recording_of(cells, seconds, findings)
     return RasterSheet(
         recording=recording,
         layout=f"{fit.layout.name}+{len(strips)}" if strips else fit.layout.name,
         order=fit.layout.order,
-        boxes=_boxes(flat, cells, own, strips, columns, match, page),
+        boxes=_boxes(flat, cells, own, strips, columns, shifts[match.first :], page),
         seconds_per_column=seconds,
         pixels_per_mm=flat.source_pixels_per_mm,
     )
@@ -236,7 +237,7 @@ def _without_letters(seen: _Seen) -> NDArray[np.bool_]:
     for name, font, box in seen.placement.letters:
         boxes.append(box)
         pictures.append(shapes().by_name[name, font].picture)
-    return erase_words(seen.ink.mask, boxes, pictures)
+    return erase_words(seen.ink.mask, boxes, pictures, seen.flat.pixels_per_mm)
 
 
 def _label_left(seen: _Seen, column: int) -> float:
@@ -281,7 +282,7 @@ def _boxes(
     own: list[Line],
     strips: list[Line],
     columns: Columns,
-    match: RowMatch,
+    shifts: list[float],
     page: int,
 ) -> tuple[LeadBox, ...]:
     """Each lead's rectangle: its line from end to end, and half-way to the lines above and below it."""
@@ -300,8 +301,12 @@ def _boxes(
         top = (above[-1] + level) / 2.0 if above else level - pitch / 2.0
         bottom = (below[0] + level) / 2.0 if below else level + pitch / 2.0
         height, width = flat.rgb.shape[:2]
+        moved = shifts[cell.row]
         x0, y0, x1, y1 = flat.box(
-            max(0.0, left + cell.first), max(0.0, top), min(float(width), left + cell.last), min(float(height), bottom)
+            max(0.0, left + cell.first + moved),
+            max(0.0, top),
+            min(float(width), left + cell.last + moved),
+            min(float(height), bottom),
         )
         boxes.append(LeadBox(lead=lead, page=page, left=x0, top=y0, right=x1, bottom=y1))
     return tuple(boxes)

@@ -18,13 +18,17 @@ _SEARCH_BEFORE_MM, _SEARCH_AFTER_MM = 36.0, 8.0  # of a column's beginning, abou
 _JUMP_MM = 1.2  # a jump counts up to this
 _JUMP_WIDTH_MM = 1.0
 _LABEL_BEFORE_MM, _LABEL_AFTER_MM = 1.5, 5.0  # how labels usually stand to where their lead begins
+_LABEL_COST = 0.3  # a millimetre that they stand otherwise
 _NEAR_MM = 1.0
+_PIECE_MM, _GAP_MM = 14.0, 1.2  # a pulse's remains at a line's end, and what separates them from it
 _FOOT_MM = 7.0  # a pulse's foot and the gap behind it
 
 _PULSE_HEIGHT_MM = (3.5, 24.0)
 _PULSE_WIDTH_MM = (2.0, 14.0)
 _PULSE_FLAT_MM = 0.45
 _PULSE_REACH_MM = 22.0
+_FLANK_MM = 0.7  # about a pulse's edges
+_BRIDGED_MM = 1.0  # of a trace that letters cross
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +87,12 @@ def _pulse(line: Line, left: int, right: int, across: float, down: float) -> Pri
         tops, bottoms = line.top[inner], line.bottom[inner]
         if tops.size < 3 or not np.isfinite(tops).all() or base is None:
             continue
-        height = (base - float(np.median(tops))) / down
+        height = (_feet(line, left + run_left, left + run_right, across, base) - float(np.median(tops))) / down
         flat = float(np.quantile(np.abs(tops - np.median(tops)), 0.9)) / down < _PULSE_FLAT_MM
         level = float(np.quantile(bottoms - tops, 0.8)) / down < 3.0 * _PULSE_FLAT_MM
         up = np.where(known, (base - line.top[window]) / down, np.inf)
         if flat and level and _steep(up, run_left, run_right, height, across) and _PULSE_HEIGHT_MM[0] < height:
-            whole = left + run_left > round(0.6 * across) and left + run_right < line.top.size - round(0.6 * across)
+            whole = _stands_whole(line, left + run_left, left + run_right, across)
             return PrintedPulse(
                 width_mm=width if whole else float("nan"),
                 height_mm=height,
@@ -96,6 +100,26 @@ def _pulse(line: Line, left: int, right: int, across: float, down: float) -> Pri
                 right=left + run_right,
             )
     return None
+
+
+def _stands_whole(line: Line, left: int, right: int, across: float) -> bool:
+    """Whether a pulse's feet are seen on both sides: the edge of the picture or paper cuts many."""
+    near, far = round(0.5 * across), round(2.0 * across)
+    before = line.top[max(0, left - far) : max(0, left - near)]
+    after = line.top[right + near : right + far]
+    return bool(np.isfinite(before).sum() > 0.2 * across and np.isfinite(after).any())
+
+
+def _feet(line: Line, left: int, right: int, across: float, base: float) -> float:
+    """How far down a pulse's upright flanks reach: the line beside it may wander off at once."""
+    reach = max(1, round(_FLANK_MM * across))
+    ends = []
+    for edge in (left, right):
+        columns = slice(max(0, edge - reach), edge + reach + 1)
+        tall = line.bottom[columns] - line.top[columns] > 2.0 * across
+        if tall.any():
+            ends.append(float(line.bottom[columns][tall].max()))
+    return float(np.mean(ends)) if ends else base
 
 
 def _foot(line: Line, left: int, right: int, across: float) -> float | None:
@@ -167,7 +191,7 @@ def find_columns(
             score += 1.5 * float(np.mean(np.minimum(inner, 1.0)))
         offsets = np.array(label_lefts) - edges[:-1]
         outside = np.maximum(np.maximum(-_LABEL_BEFORE_MM * across - offsets, offsets - _LABEL_AFTER_MM * across), 0.0)
-        score -= min(1.0, 0.12 * float(np.mean(outside)) / across)
+        score -= min(1.0, _LABEL_COST * float(np.mean(outside)) / across)
         if score > best_score:
             best, best_score = float(trial), score
     return Columns(starts=tuple((best + width * np.arange(count + 1)).tolist()), support=best_score)
@@ -195,9 +219,24 @@ def _extents(
                 left = max(left, pulse.right + _tail(line, pulse.right, across, 1))
             else:
                 right = min(right, pulse.left - _tail(line, pulse.left, across, -1))
+        if not own:
+            left, right = _without_pieces(known, across)
         begins.append(left)
         ends.append(right)
     return begins, ends
+
+
+def _without_pieces(known: NDArray[np.intp], across: float) -> tuple[float, float]:
+    """A line's ends without short pieces that stand off: a pulse that the picture's edge cuts is none to see."""
+    gaps = np.flatnonzero(np.diff(known) > _GAP_MM * across)
+    left, right = float(known[0]), float(known[-1] + 1)
+    for gap in gaps.tolist():
+        if known[gap] - known[0] < _PIECE_MM * across:
+            left = float(known[gap + 1])
+    for gap in gaps[::-1].tolist():
+        if known[-1] - known[gap + 1] < _PIECE_MM * across:
+            right = float(known[gap] + 1)
+    return left, right
 
 
 def _tail(line: Line, at: int, across: float, direction: int) -> float:
@@ -239,9 +278,12 @@ def _at(jumps: NDArray[np.float64], place: float, across: float) -> float:
 
 
 def erase_words(
-    mask: NDArray[np.bool_], boxes: Sequence[tuple[float, float, float, float]], shapes: Sequence[NDArray[np.float32]]
+    mask: NDArray[np.bool_],
+    boxes: Sequence[tuple[float, float, float, float]],
+    shapes: Sequence[NDArray[np.float32]],
+    pixels_per_mm: float,
 ) -> NDArray[np.bool_]:
-    """The ink without the letters of labels: their own strokes only, so that a trace through them stays.
+    """The ink without the letters of labels: their own strokes only, and a trace through them is closed again.
 
     Parameters
     ----------
@@ -251,6 +293,7 @@ def erase_words(
         Each label as printed, 1 ink, any size.
     """
     cleared = mask.copy()
+    bridge = np.ones((max(3, round(_BRIDGED_MM * pixels_per_mm)) | 1, 3), np.uint8)
     for (left, top, right, bottom), shape in zip(boxes, shapes, strict=True):
         x0, y0, x1, y1 = round(left), round(top), round(right), round(bottom)
         if x1 <= x0 or y1 <= y0 or x0 < 0 or y0 < 0 or x1 > mask.shape[1] or y1 > mask.shape[0]:
@@ -258,4 +301,7 @@ def erase_words(
         letters = cv2.resize(shape, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA) > 0.25
         letters = cv2.dilate(letters.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         cleared[y0:y1, x0:x1] &= ~letters
+        around = (slice(max(0, y0 - bridge.shape[0]), y1 + bridge.shape[0]), slice(max(0, x0 - 2), x1 + 2))
+        closed = cv2.morphologyEx(cleared[around].astype(np.uint8), cv2.MORPH_CLOSE, bridge) > 0
+        cleared[around] |= closed & mask[around]
     return cleared

@@ -23,6 +23,9 @@ from ecg_ingest.trace import Line, heights
 SAMPLING_HZ = 500.0
 LEAST_SHARE = 0.55  # of a column that a lead must fill: sheets are cropped
 _BRIDGED_SECONDS = 0.08  # gaps in the ink up to this are bridged
+_MOST_LEAN_MM = 4.0  # between any two rows
+_LEAST_LEAN_MM, _LEAN_AGREES_MM = 0.25, 0.5
+_BEATS_ALIKE = 0.25
 _EDGE_MM = 1.0  # within this of a column's edge a stroke may be a separator
 _STROKE_MM = 3.0
 _MOST_SHARED = 0.12  # of two leads' columns that may lie on one another
@@ -37,6 +40,67 @@ class CellSignal:
     samples_mv: NDArray[np.float64]  # [seconds * SAMPLING_HZ], NaN where the sheet shows nothing
     first: float  # pixels from the column's beginning to the line's
     last: float
+
+
+def row_shifts(lines: Sequence[Line], pixels_per_mm: float) -> list[float]:
+    """By how many pixels each line lies to the right of the first: a sheet may be printed, or lie, leaning.
+
+    All rows of a sheet beat at once. How far each must be moved for its beats to meet the others' is a
+    straight line over the rows, or nothing is moved.
+    """
+    if len(lines) < 2:
+        return [0.0] * len(lines)
+    beats = [_beats(line, pixels_per_mm) for line in lines]
+    levels = np.array([float(np.nanmedian(line.middle)) if np.isfinite(line.middle).any() else 0.0 for line in lines])
+    reach = round(_MOST_LEAN_MM * pixels_per_mm)
+    pairs, lags, weights = [], [], []
+    for one in range(len(lines)):
+        for other in range(one + 1, len(lines)):
+            products = [
+                float(beats[one][reach : beats[one].size - reach] @ beats[other][reach + lag : beats[other].size - reach + lag])
+                for lag in range(-reach, reach + 1)
+            ]
+            best = int(np.argmax(products))
+            if products[best] > _BEATS_ALIKE and 0 < best < 2 * reach:
+                pairs.append(levels[other] - levels[one])
+                lags.append(float(best - reach))
+                weights.append(products[best])
+    if len(lags) < len(lines) - 1:
+        return [0.0] * len(lines)
+    away, found, weight = np.array(pairs), np.array(lags), np.array(weights)
+    slope = 0.0
+    for _ in range(5):  # the weighted median slope, nearly
+        slope = float(np.sum(weight * away * found) / np.sum(weight * away * away))
+        off = np.abs(found - slope * away)
+        weight = np.array(weights) / (1.0 + (off / (0.4 * pixels_per_mm)) ** 2)
+    shifts = slope * (levels - levels[0])
+    agreeing = float(np.mean(np.abs(found - slope * away) < _LEAN_AGREES_MM * pixels_per_mm))
+    if agreeing < 0.6 or np.abs(shifts).max() < _LEAST_LEAN_MM * pixels_per_mm:
+        return [0.0] * len(lines)
+    return [float(shift) for shift in shifts]
+
+
+def moved_left(line: Line, shift: float) -> Line:
+    """A line moved to the left by whole pixels."""
+    by = round(shift)
+    if by == 0:
+        return line
+    top, bottom = np.roll(line.top, -by), np.roll(line.bottom, -by)
+    gone = slice(top.size - by, None) if by > 0 else slice(None, -by)
+    top[gone] = np.nan
+    bottom[gone] = np.nan
+    return Line(top=top, bottom=bottom, thickness=line.thickness)
+
+
+def _beats(line: Line, pixels_per_mm: float) -> NDArray[np.float64]:
+    """Where a line is steep, as a unit vector about its mean."""
+    known = np.isfinite(line.top)
+    tall = np.where(known, np.minimum(line.bottom - line.top, 4.0 * pixels_per_mm), 0.0)
+    width = max(3, round(0.6 * pixels_per_mm)) | 1
+    smooth = np.convolve(tall, np.hanning(width + 2)[1:-1], mode="same")
+    smooth = smooth - smooth.mean()
+    unit: NDArray[np.float64] = smooth / max(float(np.linalg.norm(smooth)), 1e-9)
+    return unit
 
 
 def cell_signals(lines: Sequence[Line], layout: Layout, columns: Columns, pixels_per_mm: float) -> dict[str, CellSignal]:
@@ -129,12 +193,6 @@ def _close_ends(values: NDArray[np.float64]) -> None:
         values[: known[0]] = values[known[0]]
     if values.size - 1 - known[-1] <= reach:
         values[known[-1] + 1 :] = values[known[-1]]
-
-
-def refuse_unproved(
-    cells: dict[str, CellSignal], strips: Sequence[Line], columns: Columns, seconds: float, pixels_per_mm: float
-) -> None:
-    """Nothing yet beyond the limb equations, which `leads.refuse_impossible` checks."""
 
 
 def recording_of(

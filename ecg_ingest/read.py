@@ -196,7 +196,11 @@ def _images(
     from ecg_ingest.render import render
 
     whole = complete(recording)
-    refuse_impossible(whole, seconds=style.seconds_per_lead if least_seconds is None else least_seconds)
+    refuse_impossible(
+        whole,
+        seconds=style.seconds_per_lead if least_seconds is None else least_seconds,
+        from_picture=source is EcgSource.RASTER,
+    )
     pixels, drawn = render(whole, style)
     return LeadImages(
         pixels=pixels,

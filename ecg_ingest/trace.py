@@ -23,7 +23,7 @@ _WHOLE = 0.7  # of the usual length that every line of a sheet has
 _TOGETHER = 0.2  # of two lines' columns, before one is no line of its own
 _STROKE_MM, _STROKE_COST = 3.0, 0.15  # an upright stroke may be another row's: better the level line beside it
 
-_FINE_STEP = 0.012  # a wide QRS is climbed rather than jumped over
+_CLIMB_ON_INK, _CLIMB_OFF_INK = 0.001, 0.05  # a pixel: a QRS is climbed to its top; blank paper is not crossed
 _BAND_MM = 36.0  # above and below a row's usual height
 _OTHERS_MM, _OTHERS_COST, _BEYOND_COST = 1.0, 0.4, 0.12
 _FLANK_MM = 2.5  # beside a stroke that reaches from row to row
@@ -65,7 +65,7 @@ class Row:
 
 
 def cheapest_paths(
-    missing: NDArray[np.float32], step: float = _STEP
+    missing: NDArray[np.float32], climb: NDArray[np.float32] | float = _STEP
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The cheapest way from left to right through each layer of costs.
 
@@ -73,8 +73,9 @@ def cheapest_paths(
     ----------
     missing : float32 array [layers, height, width]
         Cost of each pixel: 0 on ink, 1 off it, more where a layer must not go.
-    step : float
-        Cost of moving up or down by one pixel between columns.
+    climb : float32 array [layers, height, width], or float
+        Cost of moving up or down over each pixel of a column. Along ink it may be next to nothing: a line
+        climbs its own strokes to their tops, and does not jump over blank paper to another's.
 
     Returns
     -------
@@ -84,23 +85,33 @@ def cheapest_paths(
         What each path costs.
     """
     layers, height, width = missing.shape
-    slope = (step * np.arange(height, dtype=np.float32))[None, :]
-    total = missing[:, :, 0].copy()
+    # Heights measured in costs: from y to y' is |measure[y'] - measure[y]|.
+    if isinstance(climb, float):
+        measures = np.broadcast_to((climb * np.arange(height, dtype=np.float32)), (width, layers, height))
+    else:
+        measures = np.ascontiguousarray(np.cumsum(climb, axis=1, dtype=np.float32).transpose(2, 0, 1))
+    by_column = np.ascontiguousarray(missing.transpose(2, 0, 1))
+    total = by_column[0].copy()
     history = np.empty((width, layers, height), dtype=np.float32)
     history[0] = total
     for column in range(1, width):
-        # min over y' of total[y'] + step * |y - y'|: once down the column, once up it
-        fall = np.minimum.accumulate(total - slope, axis=1) + slope
-        rise = np.minimum.accumulate((total + slope)[:, ::-1], axis=1)[:, ::-1] - slope
-        total = np.minimum(fall, rise) + missing[:, :, column]
+        # min over y' of total[y'] + |measure[y] - measure[y']|: once down the column, once up it
+        measure = measures[column]
+        fall = np.minimum.accumulate(total - measure, axis=1)
+        fall += measure
+        rise = np.minimum.accumulate((total + measure)[:, ::-1], axis=1)[:, ::-1]
+        rise -= measure
+        total = np.minimum(fall, rise, out=fall)
+        total += by_column[column]
         history[column] = total
     paths = np.empty((layers, width), dtype=np.int64)
     paths[:, -1] = total.argmin(axis=1)
     costs = total.min(axis=1).astype(np.float64)
-    levels = np.arange(height, dtype=np.float32)[None, :]
+    numbers = np.arange(layers)
     for column in range(width - 1, 0, -1):
-        reach = history[column - 1] + step * np.abs(levels - paths[:, column : column + 1])
-        paths[:, column - 1] = reach.argmin(axis=1)
+        measure = measures[column]
+        own = measure[numbers, paths[:, column]][:, None]
+        paths[:, column - 1] = (history[column - 1] + np.abs(measure - own)).argmin(axis=1)
     return paths, costs
 
 
@@ -259,11 +270,13 @@ def follow(
         bands.append((top, int(np.clip(np.median(own) + reach, top + 2, height))))
     tallest = max(bottom - top for top, bottom in bands)
     costs = np.full((len(rows), tallest, width), 3.0, dtype=np.float32)
+    climbs = np.full((len(rows), tallest, width), _CLIMB_OFF_INK, dtype=np.float32)
     pitch = float(np.median(np.diff([np.median(own) for own in filled]))) if len(filled) > 1 else 0.0
     farthest = max(_FARTHEST_PITCHES * pitch, _FARTHEST_MM * pixels_per_mm)
     for number, (top, bottom) in enumerate(bands):
         cost = costs[number, : bottom - top]
         cost[:] = 1.0 - mask[top:bottom]
+        climbs[number, : bottom - top][mask[top:bottom]] = _CLIMB_ON_INK
         levels = np.arange(top, bottom)[:, None]
         for other, heights in enumerate(filled):
             if other == number:
@@ -272,7 +285,7 @@ def follow(
             beyond = (levels < heights[None, :]) if other < number else (levels > heights[None, :])
             cost += _OTHERS_COST * near + _BEYOND_COST * beyond
         cost += np.abs(levels - filled[number][None, :]) > farthest
-    paths, _ = cheapest_paths(costs, _FINE_STEP)
+    paths, _ = cheapest_paths(costs, climbs)
     first, last = _runs(mask)
     runs = []
     for number, (top, _) in enumerate(bands):
