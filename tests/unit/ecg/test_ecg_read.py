@@ -70,7 +70,7 @@ def test_reading_works_in_a_child_process(heart: Signals) -> None:
         (b"\xff\xd8\xff\xe0" + b"\0" * 100, "JPEG"),
         (b"II*\0" + b"\0" * 100, "TIFF"),
         (b"BM" + b"\0" * 100, "BMP"),
-        (b"<?xml version='1.0'?><AnnotatedECG/>", "XML"),
+        (b"<?xml version='1.0'?><RestingECG/>", "XML"),
         (bytes(range(256)) * 64, "neither"),
     ],
 )
