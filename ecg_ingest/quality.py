@@ -34,14 +34,22 @@ _MAINS_HZ = (50.0, 60.0)
 _LEAST_SECONDS = 2.4
 
 
-def inspect(recording: Recording) -> tuple[QualityFinding, ...]:
-    """All findings about the signals, lead by lead in the order of `LEADS`, then about the whole."""
+def inspect(recording: Recording, *, from_pixels: bool = False) -> tuple[QualityFinding, ...]:
+    """All findings about the signals, lead by lead in the order of `LEADS`, then about the whole.
+
+    Parameters
+    ----------
+    from_pixels
+        The signals were followed through a picture: a wave's top is then as flat as a pixel, and is no rail.
+    """
     findings: list[QualityFinding] = []
     for lead in LEADS:
         samples = recording.lead(lead)
         start, end = longest_run(samples)
         if (end - start) / recording.sampling_hz >= _LEAST_SECONDS:
             findings.extend(_of_lead(lead, samples[start:end], recording.sampling_hz))
+            if not from_pixels and runs_at_rail(samples[start:end], recording.sampling_hz) >= RAIL_RUNS:
+                findings.append(QualityFinding(code="saturated", lead=lead, detail="cut off at the recorder's limit"))
     findings.extend(reversed_electrodes(recording))
     findings.extend(_height(recording))
     findings.extend(_pacing(recording))
@@ -59,8 +67,6 @@ def _of_lead(lead: str, samples: NDArray[np.float64], sampling_hz: float) -> lis
     noise = noise_level(samples, sampling_hz)
     if noise > NOISE_MILLIVOLTS:
         found.append(QualityFinding(code="noisy", lead=lead, detail=f"noise of {noise:.3f} mV"))
-    if runs_at_rail(samples, sampling_hz) >= RAIL_RUNS:
-        found.append(QualityFinding(code="saturated", lead=lead, detail="cut off at the recorder's limit"))
     wander = baseline_range(samples, sampling_hz)
     if wander > WANDER_MILLIVOLTS:
         found.append(QualityFinding(code="wander", lead=lead, detail=f"the baseline moves by {wander:.2f} mV"))

@@ -209,7 +209,7 @@ def _images(
         page_layout=page_layout,
         seconds_recorded=whole.seconds,
         derived_leads=whole.derived_leads,
-        quality=(*whole.findings, *inspect(whole), *drawn),
+        quality=(*whole.findings, *inspect(whole, from_pixels=source is EcgSource.RASTER), *drawn),
         sampling_hz=whole.sampling_hz,
         signals_mv=whole.signals_mv.astype("float32"),
     )

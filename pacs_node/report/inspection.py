@@ -46,7 +46,7 @@ def as_json(inspection: Inspection) -> dict[str, Any]:
         "accepted": images is not None,
         "reason": refusal.reason.value if refusal else None,
         "layout": images.page_layout if images else "",
-        "leads": {lead: _json_box(boxes.get(lead)) for lead in LEADS} if images else {},
+        "leads": {lead: _json_box(boxes.get(lead), sheet) for lead in LEADS} if images else {},
         "seconds_per_lead": round(seconds_per_lead(images), 2) if images else None,
         "px_per_mm": round(images.pixels_per_mm, 3) if images and images.pixels_per_mm else None,
         "quality": [
@@ -70,10 +70,19 @@ def seconds_per_lead(images: LeadImages) -> float:
     return images.page_seconds_per_lead or images.seconds_recorded
 
 
-def _json_box(box: LeadBox | None) -> dict[str, Any]:
-    if box is None:
+def _json_box(box: LeadBox | None, sheet: NDArray[np.uint8] | None) -> dict[str, Any]:
+    """A box as far as it lies on the picture: of bent paper laid flat, rows may reach beyond its edge."""
+    if box is None or sheet is None:
         return {"page": None, "box": None}
-    return {"page": box.page, "box": [round(edge, 1) for edge in (box.left, box.top, box.right, box.bottom)]}
+    height, width = sheet.shape[:2]
+    across, down = (
+        [min(max(edge, 0.0), float(size)) for edge in edges]
+        for edges, size in (
+            ((box.left, box.right), width),
+            ((box.top, box.bottom), height),
+        )
+    )
+    return {"page": box.page, "box": [round(edge, 1) for edge in (across[0], down[0], across[1], down[1])]}
 
 
 def draw_inspection(inspection: Inspection) -> NDArray[np.uint8]:
