@@ -35,6 +35,9 @@ DONE, HELD, REFUSED = "done", "held", "refused"
 UNFINISHED_SUFFIXES = frozenset({".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload", ".swp"})
 """Programs that copy write under such a name and rename when they are through."""
 
+CLAIMED = ".pulmolink-"
+"""How the JSON of a file begins to be called while both are put away."""
+
 _BUSY = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
 
 
@@ -102,12 +105,15 @@ class DropFolder:
     def _files(self) -> dict[Path, os.stat_result]:
         """Regular files in the folder and those inside it; no links, nothing hidden, nothing of our own."""
         found: dict[Path, os.stat_result] = {}
+        claims: list[Path] = []
         own = {self._folder / name for name in (DONE, HELD, REFUSED)}
         for folder, folders, names in os.walk(self._folder, onerror=_raise, followlinks=False):
             here = Path(folder)
             folders[:] = [name for name in folders if here / name not in own and not name.startswith(".")]
             for name in names:
                 path = here / name
+                if name.startswith(CLAIMED):
+                    claims.append(path)
                 if name.startswith((".", "~")) or path.suffix.lower() in UNFINISHED_SUFFIXES:
                     continue
                 try:
@@ -116,7 +122,17 @@ class DropFolder:
                     continue  # renamed or taken back meanwhile
                 if stat.S_ISREG(status.st_mode):
                     found[path] = status
+        self._tidy([claim for claim in claims if all(path.parent != claim.parent for path in found)])
         return found
+
+    def _tidy(self, claims: list[Path]) -> None:
+        """Put away the JSON of files that were taken just before a crash; where a file waits, one may be its own."""
+        for claim in claims:
+            if self._rules.stored == "delete":
+                claim.unlink()
+                continue
+            (self._folder / DONE).mkdir(exist_ok=True)
+            claim.rename(self._folder / DONE / claim.name.removeprefix("."))
 
     def _state(self, path: Path, status: os.stat_result, now: float) -> _State:
         before = self._seen.get(path)
@@ -142,7 +158,7 @@ class DropFolder:
             if content is None:
                 return False
             digest = hashlib.sha256(content).hexdigest()
-            claimed = path.with_name(f".pulmolink-{digest[:32]}.json")
+            claimed = path.with_name(f"{CLAIMED}{digest[:32]}.json")
             sidecar = claimed if claimed.is_file() else _sidecar(path)
             if sidecar not in (None, claimed) and not self._is_due(sidecar, now):
                 return False

@@ -478,6 +478,12 @@ class TestWatchedFolder:
         again = terminal.run("accept", number, "--patient-id", "P2", "--acquired-at", "2024-03-02T09:30")
         assert again.status == 1
 
+    def test_that_is_not_there_is_found_by_doctor(self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+        for folder, ok in ((terminal.folder, True), (terminal.folder / "not mounted", False)):
+            monkeypatch.setenv("PULMOLINK_FOLDER_PATH", str(folder))
+            checks = {check["part"]: check["ok"] for check in terminal.run("doctor", "--json").json}
+            assert checks["watched folder"] is ok
+
     def test_that_is_not_configured_is_named(self, terminal: Terminal) -> None:
         answer = terminal.run("watch")
         assert answer.status == 2

@@ -471,6 +471,7 @@ def test_a_process_killed_at_any_of_its_renames_loses_nothing_and_gives_no_file_
         (accepted,) = cart.objects()
         assert (accepted.instance.disposition, accepted.instance.patient.patient_id) == (Disposition.ACCEPTED, "P1")
         assert not (cart.folder / "ecg.pdf").exists()
+        assert [path.name for path in cart.folder.iterdir() if path.is_file()] == []
         cart.drop("ecg.pdf", sheet(heart, SheetStyle(header=f"another patient {step}")))
         cart.settle()
         cart.wait(1000)
