@@ -2,7 +2,7 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-long lint bench bench-flow demo-model tools clean
+.PHONY: demo test test-long lint bench bench-flow bench-ecg demo-model tools clean
 
 demo: $(STAMP)
 	$(BIN)/pulmolink demo
@@ -19,10 +19,13 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-flow
+bench: bench-flow bench-ecg
 
 bench-flow: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.flow
+
+bench-ecg: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.ecg
 
 # Train the shipped synthetic-demo package again, from nothing but the code here (about ten minutes on two cores).
 demo-model: $(STAMP)

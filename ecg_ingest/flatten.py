@@ -41,9 +41,7 @@ class Flat:
         Turned by a tilt, a rectangle's corners would span more than it covers: its mid-sides do not.
         """
         middle_x, middle_y = (left + right) / 2.0, (top + bottom) / 2.0
-        sides = np.array(
-            [[left, middle_y, 1.0], [right, middle_y, 1.0], [middle_x, top, 1.0], [middle_x, bottom, 1.0]]
-        )
+        sides = np.array([[left, middle_y, 1.0], [right, middle_y, 1.0], [middle_x, top, 1.0], [middle_x, bottom, 1.0]])
         places = (self.to_picture @ sides.T)[:2]
         if self.straightened is not None:
             bent = self.straightened.places(places.T)

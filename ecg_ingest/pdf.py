@@ -109,9 +109,7 @@ def _boxes(sheet: Sheet, page: Page, number: int) -> tuple[LeadBox, ...]:
         above = min((other for other in others if other > level), default=level + pitch)
         below = max((other for other in others if other < level), default=level - pitch)
         left, right = float(cell.points[0, 0]), float(cell.points[-1, 0])
-        corners = np.array(
-            [[x, y, 1.0] for x in (left, right) for y in ((above + level) / 2.0, (below + level) / 2.0)]
-        )
+        corners = np.array([[x, y, 1.0] for x in (left, right) for y in ((above + level) / 2.0, (below + level) / 2.0)])
         places = corners @ page.to_pixels.T
         (x0, y0), (x1, y1) = places.min(axis=0).tolist(), places.max(axis=0).tolist()
         boxes.append(LeadBox(lead=cell.lead, page=number, left=x0, top=y0, right=x1, bottom=y1))
@@ -155,7 +153,9 @@ def _ecg_page(pages: list[_Found]) -> _Found:
             RefusalReason.SEVERAL_PAGES, "several pages hold pictures or traces", "send one ECG on one page"
         )
     if pictures:
-        raise PageIsPicture(pictures[0], "the PDF holds a picture, not lines and text", pages[pictures[0]].page.dots_per_inch)
+        raise PageIsPicture(
+            pictures[0], "the PDF holds a picture, not lines and text", pages[pictures[0]].page.dots_per_inch
+        )
     if drawn:
         raise PageIsPicture(
             drawn[0], "the PDF draws traces whose lead names are not text", pages[drawn[0]].page.dots_per_inch

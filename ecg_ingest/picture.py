@@ -19,7 +19,17 @@ from ecg_ingest.lead_images import EcgRefused, RefusalReason
 MAX_PIXELS = 60_000_000  # an A4 sheet at 600 dots an inch is 35 million
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 
-_FAULTS = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, ZeroDivisionError, OverflowError)
+_FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    ZeroDivisionError,
+    OverflowError,
+)
 """What Pillow and pydicom's decoders raise on damaged pixels."""
 
 
@@ -45,9 +55,7 @@ def read_picture(data: bytes) -> NDArray[np.uint8]:
                     )
                 return _as_rgb(image)
     except (UnidentifiedImageError, Image.DecompressionBombError, *_FAULTS) as error:
-        raise EcgRefused(
-            RefusalReason.DAMAGED, "the picture cannot be decoded", "export or scan it again"
-        ) from error
+        raise EcgRefused(RefusalReason.DAMAGED, "the picture cannot be decoded", "export or scan it again") from error
 
 
 def _within_limits(width: int, height: int) -> None:
@@ -97,9 +105,7 @@ def read_dicom_picture(dataset: Dataset) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore")
             pixels = pydicom.pixels.pixel_array(dataset, raw=False)
     except (*_FAULTS, AttributeError, RuntimeError, NotImplementedError) as error:
-        raise EcgRefused(
-            RefusalReason.DAMAGED, "the picture's pixels cannot be decoded", "send it again"
-        ) from error
+        raise EcgRefused(RefusalReason.DAMAGED, "the picture's pixels cannot be decoded", "send it again") from error
     if pixels.ndim == 3 and pixels.shape[2] >= 3:
         colour = pixels[:, :, :3]
         return np.ascontiguousarray(colour if colour.dtype == np.uint8 else (colour >> 8)).astype(np.uint8)
@@ -108,6 +114,25 @@ def read_dicom_picture(dataset: Dataset) -> NDArray[np.uint8]:
 
 
 _OTHER_MODALITIES = frozenset(
-    ("CR", "DX", "CT", "MR", "US", "NM", "PT", "XA", "RF", "MG", "IO", "PX", "RTIMAGE", "RTDOSE", "SEG", "ES", "OPT", "IVUS")
+    (
+        "CR",
+        "DX",
+        "CT",
+        "MR",
+        "US",
+        "NM",
+        "PT",
+        "XA",
+        "RF",
+        "MG",
+        "IO",
+        "PX",
+        "RTIMAGE",
+        "RTDOSE",
+        "SEG",
+        "ES",
+        "OPT",
+        "IVUS",
+    )
 )
 """Modalities whose pictures are not paper. Scans come as ECG, OT, SC, DOC, XC, HC or nothing at all."""

@@ -123,9 +123,7 @@ def _seconds(
     return next((seconds for seconds in nominal if abs(shown / seconds - 1.0) <= tolerance), None)
 
 
-def _not_standard(
-    fit: LayoutFit, pixels_per_mm: float, column_seconds: Mapping[str, Sequence[float]]
-) -> EcgRefused:
+def _not_standard(fit: LayoutFit, pixels_per_mm: float, column_seconds: Mapping[str, Sequence[float]]) -> EcgRefused:
     return EcgRefused(
         RefusalReason.NON_STANDARD_SCALE,
         f"columns stand {fit.column_pixels / pixels_per_mm:.0f} mm apart, not "
@@ -134,7 +132,7 @@ def _not_standard(
     )
 
 
-def _looked_again(
+def _looked_again(  # noqa: PLR0912
     fit: LayoutFit, ink: Ink, pixels_per_mm: float, seconds: float, labels: Sequence[PrintedLabel]
 ) -> Placement:
     found = {cell: label for cell, label in fit.found.items() if label.lead != "I"}

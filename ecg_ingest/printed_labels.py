@@ -28,7 +28,14 @@ _MOST_ASPECT = 4.5  # width over height of a name, letters spaced
 
 _HIDDEN_PIXELS_PER_MM = 4.5  # at which labels under a trace are sought
 _HIDDEN_HEIGHTS_MM = (1.9, 2.2, 2.6, 3.0, 3.5, 4.1)
-_HIDDEN_FONTS = ("_a______.pfb+0", "_ab_____.pfb+0", "_er_____.pfb+0", "_eb_____.pfb+0", "plotter 0.08+0.22", "_a______.pfb+0.45")
+_HIDDEN_FONTS = (
+    "_a______.pfb+0",
+    "_ab_____.pfb+0",
+    "_er_____.pfb+0",
+    "_eb_____.pfb+0",
+    "plotter 0.08+0.22",
+    "_a______.pfb+0.45",
+)
 _LETTER_V = 0.62
 _MOST_PLACES = 250
 _HIDDEN, _HIDDEN_MARGIN = 0.7, 0.05
@@ -140,7 +147,11 @@ def _chains(pieces: list[_Piece], gap: float) -> list[list[_Piece]]:
             still_open.append(chain)
             overlap = min(piece.bottom, max(i.bottom for i in chain)) - max(piece.top, min(i.top for i in chain))
             near = piece.left - right <= gap * max(height, piece.height)
-            if near and overlap > 0.55 * min(height, piece.height) and max(height, piece.height) < 2.4 * min(height, piece.height):
+            if (
+                near
+                and overlap > 0.55 * min(height, piece.height)
+                and max(height, piece.height) < 2.4 * min(height, piece.height)
+            ):
                 best = chain
         open_chains = still_open
         if best is None:
@@ -212,7 +223,10 @@ def _without_overlaps(labels: list[PrintedLabel]) -> list[PrintedLabel]:
     kept: list[PrintedLabel] = []
     for label in sorted(labels, key=lambda item: -item.likeness):
         if all(
-            label.left >= other.right or label.right <= other.left or label.top >= other.bottom or label.bottom <= other.top
+            label.left >= other.right
+            or label.right <= other.left
+            or label.top >= other.bottom
+            or label.bottom <= other.top
             for other in kept
         ):
             kept.append(label)

@@ -101,17 +101,21 @@ def _orientations(paper: Paper) -> tuple[int, ...]:
     level = find_rows(mask, flat.pixels_per_mm)
     upright = find_rows(np.ascontiguousarray(mask.T), flat.pixels_per_mm)
     if max(len(level), len(upright)) < LEAST_ROWS:
-        raise EcgRefused(
-            RefusalReason.NOT_AN_ECG,
-            f"{len(level)} lines run across the picture, not the three and more of an ECG sheet",
-            "check the routing rule; if it is an ECG, scan the whole sheet evenly lit",
-        )
+        raise _no_ecg(len(level))
     if len(upright) < LEAST_ROWS:
         return (0, 2)
     if len(level) < LEAST_ROWS:
         return (1, 3)
     across, down = (sum(row.coverage for row in rows) for rows in (level, upright))
     return (0, 2, 1, 3) if across >= down else (1, 3, 0, 2)
+
+
+def _no_ecg(lines: int) -> EcgRefused:
+    return EcgRefused(
+        RefusalReason.NOT_AN_ECG,
+        f"{lines} lines run across the picture, not the three and more of an ECG sheet",
+        "check the routing rule; if it is an ECG, scan the whole sheet evenly lit",
+    )
 
 
 def _read_upright(paper: Paper, page: int) -> RasterSheet:
@@ -151,7 +155,7 @@ def _look(paper: Paper) -> _Seen:
         try:
             labels, placement = _placed(ink, flat.pixels_per_mm)
         except EcgRefused as refusal:
-            refusals.append(refusal)
+            refusals.append(_no_ecg(len(rows)) if len(rows) < LEAST_ROWS else refusal)
             continue
         return _Seen(flat=flat, ink=ink, rows=rows, labels=labels, placement=placement)
     raise refusals[0]

@@ -99,9 +99,7 @@ _Placing = tuple[float, float, float, float]  # left, step across, top, step dow
 
 def _placings(layout: Layout, labels: Sequence[PrintedLabel], pixels_per_mm: float) -> list[_Placing]:
     """Places of the table that two labels (three, if they stand in one row or column) would give."""
-    places = {
-        name: (row, column) for row, names in enumerate(layout.rows) for column, name in enumerate(names)
-    }
+    places = {name: (row, column) for row, names in enumerate(layout.rows) for column, name in enumerate(names)}
     known = [(label, *places[label.lead]) for label in labels if label.lead in places]
     across: list[tuple[float, float]] = []
     down: list[tuple[float, float]] = []
@@ -130,9 +128,7 @@ def _placings(layout: Layout, labels: Sequence[PrintedLabel], pixels_per_mm: flo
     return both
 
 
-def _lay(
-    layout: Layout, placing: _Placing, labels: Sequence[PrintedLabel], pixels_per_mm: float
-) -> LayoutFit:
+def _lay(layout: Layout, placing: _Placing, labels: Sequence[PrintedLabel], pixels_per_mm: float) -> LayoutFit:
     left, step_across, top, step_down = placing
     rows, columns = len(layout.rows), layout.columns
     across = np.tile(left + step_across * np.arange(columns), (rows, 1)).astype(np.float64)
@@ -173,8 +169,10 @@ def same_name(printed: str, expected: str) -> bool:
 
 def _may_be_part(printed: str, expected: str) -> bool:
     """Of II or III a stroke may be lost in the trace; one more cannot appear."""
-    return set(printed) == {"I"} and (set(expected) != {"I"} or len(printed) <= len(expected)) and (
-        len(printed) == 1 or set(expected) == {"I"}
+    return (
+        set(printed) == {"I"}
+        and (set(expected) != {"I"} or len(printed) <= len(expected))
+        and (len(printed) == 1 or set(expected) == {"I"})
     )
 
 

@@ -30,9 +30,7 @@ class RowMatch:
     spread: float
 
 
-def match_rows(
-    rows: list[Row], fit: LayoutFit, mask: NDArray[np.bool_], pixels_per_mm: float
-) -> list[RowMatch]:
+def match_rows(rows: list[Row], fit: LayoutFit, mask: NDArray[np.bool_], pixels_per_mm: float) -> list[RowMatch]:
     """Every way in which lines fit the rows of labels, the most even first.
 
     Raises
@@ -59,14 +57,21 @@ def _ways(rows: list[Row], fit: LayoutFit) -> list[RowMatch]:
         extra = len(kept) - count
         for first in range(min(extra, MAX_RHYTHM_ROWS) + 1):
             own = kept[first : first + count]
-            drops = np.array([_drop(row, labels, across) for row, labels, across in zip(own, fit.down, fit.across, strict=True)])
+            drops = np.array(
+                [_drop(row, labels, across) for row, labels, across in zip(own, fit.down, fit.across, strict=True)]
+            )
             if not np.isfinite(drops).all():
                 continue
             drops = drops / fit.row_pixels
             spread = float(np.ptp(drops))
             levels = np.array([row.level(float(fit.across.min()), float(row.end)) for row in own])
             uneven = float(np.ptp(np.diff(levels))) / fit.row_pixels if count > 1 else 0.0
-            if spread <= _SPREAD and drops.min() >= _LABEL_BELOW and drops.max() <= _LABEL_ABOVE and uneven <= 2 * _REGULAR:
+            if (
+                spread <= _SPREAD
+                and drops.min() >= _LABEL_BELOW
+                and drops.max() <= _LABEL_ABOVE
+                and uneven <= 2 * _REGULAR
+            ):
                 ways.append(RowMatch(rows=tuple(kept), first=first, spread=spread))
     ways.sort(key=lambda way: way.spread)
     return ways

@@ -57,7 +57,10 @@ def row_shifts(lines: Sequence[Line], pixels_per_mm: float) -> list[float]:
     for one in range(len(lines)):
         for other in range(one + 1, len(lines)):
             products = [
-                float(beats[one][reach : beats[one].size - reach] @ beats[other][reach + lag : beats[other].size - reach + lag])
+                float(
+                    beats[one][reach : beats[one].size - reach]
+                    @ beats[other][reach + lag : beats[other].size - reach + lag]
+                )
                 for lag in range(-reach, reach + 1)
             ]
             best = int(np.argmax(products))
@@ -103,7 +106,9 @@ def _beats(line: Line, pixels_per_mm: float) -> NDArray[np.float64]:
     return unit
 
 
-def cell_signals(lines: Sequence[Line], layout: Layout, columns: Columns, pixels_per_mm: float) -> dict[str, CellSignal]:
+def cell_signals(
+    lines: Sequence[Line], layout: Layout, columns: Columns, pixels_per_mm: float
+) -> dict[str, CellSignal]:
     """Every lead's signal about its own median.
 
     Raises
@@ -157,9 +162,7 @@ def _without_separators(line: Line, left: float, right: float, pixels_per_mm: fl
     return Line(top=top, bottom=bottom, thickness=line.thickness)
 
 
-def _sampled(
-    line: Line, left: float, right: float, pixels_per_mm: float
-) -> tuple[NDArray[np.float64], float, float]:
+def _sampled(line: Line, left: float, right: float, pixels_per_mm: float) -> tuple[NDArray[np.float64], float, float]:
     """A line between two places as samples in mV about their median, and where it begins and ends."""
     per_second = STANDARD_MM_PER_SECOND * pixels_per_mm
     count = round((right - left) / per_second * SAMPLING_HZ)
@@ -195,9 +198,7 @@ def _close_ends(values: NDArray[np.float64]) -> None:
         values[known[-1] + 1 :] = values[known[-1]]
 
 
-def recording_of(
-    cells: dict[str, CellSignal], seconds: float, findings: tuple[QualityFinding, ...]
-) -> Recording:
+def recording_of(cells: dict[str, CellSignal], seconds: float, findings: tuple[QualityFinding, ...]) -> Recording:
     """Cells on one time axis: column c shows the seconds after column c - 1."""
     count = max(cell.column for cell in cells.values()) + 1
     each = round(seconds * SAMPLING_HZ)

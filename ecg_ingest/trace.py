@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_STEP = 0.14  # cost of a move up or down by one pixel, against one column without ink
+from ecg_ingest.cheapest_path import cheapest_paths
+
 _COARSE_PIXELS_PER_MM = 2.0
 _LEAST_COVERAGE = 0.62  # of a row's columns that hold ink on its path
 _LEAST_EXTENT = 0.45  # of the picture's inked width that a row spans
@@ -26,6 +27,7 @@ _STROKE_MM, _STROKE_COST = 3.0, 0.15  # an upright stroke may be another row's: 
 _CLIMB_ON_INK, _CLIMB_OFF_INK = 0.001, 0.05  # a pixel: a QRS is climbed to its top; blank paper is not crossed
 _BAND_MM = 36.0  # above and below a row's usual height
 _OTHERS_MM, _OTHERS_COST, _BEYOND_COST = 1.0, 0.4, 0.12
+_ASTRAY_PITCHES, _ASTRAY_COST = 0.45, 0.3  # of the distance between rows that a line may wander for nothing
 _FLANK_MM = 2.5  # beside a stroke that reaches from row to row
 _OWN_MM = 1.5  # of a flank, before it counts as a wave of its own
 _STROKE_LEAST = 0.9  # of the thickness, from the line's middle at its highest to that at its lowest
@@ -62,57 +64,6 @@ class Row:
     def end(self) -> int:
         """Last column and one."""
         return int(np.flatnonzero(np.isfinite(self.heights))[-1]) + 1
-
-
-def cheapest_paths(
-    missing: NDArray[np.float32], climb: NDArray[np.float32] | float = _STEP
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The cheapest way from left to right through each layer of costs.
-
-    Parameters
-    ----------
-    missing : float32 array [layers, height, width]
-        Cost of each pixel: 0 on ink, 1 off it, more where a layer must not go.
-    climb : float32 array [layers, height, width], or float
-        Cost of moving up or down over each pixel of a column. Along ink it may be next to nothing: a line
-        climbs its own strokes to their tops, and does not jump over blank paper to another's.
-
-    Returns
-    -------
-    paths : int array [layers, width]
-        The row of each column's pixel.
-    costs : float array [layers]
-        What each path costs.
-    """
-    layers, height, width = missing.shape
-    # Heights measured in costs: from y to y' is |measure[y'] - measure[y]|.
-    if isinstance(climb, float):
-        measures = np.broadcast_to((climb * np.arange(height, dtype=np.float32)), (width, layers, height))
-    else:
-        measures = np.ascontiguousarray(np.cumsum(climb, axis=1, dtype=np.float32).transpose(2, 0, 1))
-    by_column = np.ascontiguousarray(missing.transpose(2, 0, 1))
-    total = by_column[0].copy()
-    history = np.empty((width, layers, height), dtype=np.float32)
-    history[0] = total
-    for column in range(1, width):
-        # min over y' of total[y'] + |measure[y] - measure[y']|: once down the column, once up it
-        measure = measures[column]
-        fall = np.minimum.accumulate(total - measure, axis=1)
-        fall += measure
-        rise = np.minimum.accumulate((total + measure)[:, ::-1], axis=1)[:, ::-1]
-        rise -= measure
-        total = np.minimum(fall, rise, out=fall)
-        total += by_column[column]
-        history[column] = total
-    paths = np.empty((layers, width), dtype=np.int64)
-    paths[:, -1] = total.argmin(axis=1)
-    costs = total.min(axis=1).astype(np.float64)
-    numbers = np.arange(layers)
-    for column in range(width - 1, 0, -1):
-        measure = measures[column]
-        own = measure[numbers, paths[:, column]][:, None]
-        paths[:, column - 1] = (history[column - 1] + np.abs(measure - own)).argmin(axis=1)
-    return paths, costs
 
 
 def find_rows(mask: NDArray[np.bool_], pixels_per_mm: float) -> list[Row]:
@@ -172,8 +123,10 @@ def guided_rows(mask: NDArray[np.bool_], labels: NDArray[np.float64], pitch: flo
         From one row to the next.
     """
     ink, tall, factor = _coarse(mask, pixels_per_mm)
-    height, width = ink.shape
-    level = cv2.GaussianBlur(((ink > 0) & (tall == 0)).mean(axis=1).reshape(-1, 1).astype(np.float32), (0, 0), 1.5).ravel()
+    height = ink.shape[0]
+    level = cv2.GaussianBlur(
+        ((ink > 0) & (tall == 0)).mean(axis=1).reshape(-1, 1).astype(np.float32), (0, 0), 1.5
+    ).ravel()
     places = labels * factor
     offsets = np.arange(-0.5 * pitch * factor, 0.7 * pitch * factor)
     heights = np.clip(np.rint(places[None, :] + offsets[:, None]).astype(np.int64), 0, height - 1)
@@ -255,13 +208,11 @@ class Line:
         return (self.top + self.bottom) / 2.0
 
 
-def follow(
-    rows: list[Row], mask: NDArray[np.bool_], darkness: NDArray[np.float32], pixels_per_mm: float
-) -> list[Line]:
+def follow(rows: list[Row], mask: NDArray[np.bool_], darkness: NDArray[np.float32], pixels_per_mm: float) -> list[Line]:
     """Every row's line in full resolution, each kept from running along another's."""
     height, width = mask.shape
     columns = np.arange(width)
-    filled = [_filled(row.heights) for row in rows]
+    filled = _guides([_filled(row.heights) for row in rows])
     mask = _near_rows(mask, filled, pixels_per_mm)
     reach = round(_BAND_MM * pixels_per_mm)
     bands = []
@@ -285,6 +236,9 @@ def follow(
             beyond = (levels < heights[None, :]) if other < number else (levels > heights[None, :])
             cost += _OTHERS_COST * near + _BEYOND_COST * beyond
         cost += np.abs(levels - filled[number][None, :]) > farthest
+        if pitch > 0.0:
+            astray = np.abs(levels - np.median(filled[number])) / pitch - _ASTRAY_PITCHES
+            cost += (_ASTRAY_COST * np.maximum(astray, 0.0)).astype(np.float32)
     paths, _ = cheapest_paths(costs, climbs)
     first, last = _runs(mask)
     runs = []
@@ -297,6 +251,15 @@ def follow(
     for upper, lower in itertools.pairwise(runs):
         _divide(upper, lower, pixels_per_mm)
     return [_line(run, mask, darkness, columns) for run in runs]
+
+
+def _guides(filled: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """Rows' heights kept to their own halves: a header's text may have drawn them all up by one line."""
+    if len(filled) < 2:
+        return filled
+    usual = [float(np.median(heights)) for heights in filled]
+    reach = _ASTRAY_PITCHES * float(np.median(np.diff(usual)))
+    return [np.clip(heights, level - reach, level + reach) for heights, level in zip(filled, usual, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,9 +318,7 @@ def _divide(upper: _Run, lower: _Run, pixels_per_mm: float) -> None:
                 lower.end[within] = np.minimum(lower.end[within], below[within] + pen)
 
 
-def _near_rows(
-    mask: NDArray[np.bool_], rows: list[NDArray[np.float64]], pixels_per_mm: float
-) -> NDArray[np.bool_]:
+def _near_rows(mask: NDArray[np.bool_], rows: list[NDArray[np.float64]], pixels_per_mm: float) -> NDArray[np.bool_]:
     """The ink without what lies far from every row: headers and footers, which a line would climb to over a gap."""
     count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     levels = np.stack(rows)

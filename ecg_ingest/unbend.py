@@ -65,9 +65,7 @@ class Bend:
             c, d = dx @ self.down / self.size, dy @ self.down / self.size
             determinant = a * d - b * c
             determinant = np.where(np.abs(determinant) < 1e-6, 1e-6, determinant)
-            step = np.stack(
-                ((d * missing[:, 0] - b * missing[:, 1]), (a * missing[:, 1] - c * missing[:, 0])), axis=1
-            )
+            step = np.stack(((d * missing[:, 0] - b * missing[:, 1]), (a * missing[:, 1] - c * missing[:, 0])), axis=1)
             step /= determinant[:, None]
             found += np.clip(step, -0.2 * self.size, 0.2 * self.size)
             if float(np.abs(step).max()) < 0.01:
@@ -115,9 +113,7 @@ class _Window(NamedTuple):
     weight: float
 
 
-def _bend(
-    pattern: NDArray[np.float32], tilt: float, period: float, every: float, factor: float
-) -> Bend | None:
+def _bend(pattern: NDArray[np.float32], tilt: float, period: float, every: float, factor: float) -> Bend | None:
     height, width = pattern.shape
     centre = (width / 2.0, height / 2.0)
     size = max(height, width) / 2.0
@@ -358,7 +354,9 @@ def straighten(rgb: NDArray[np.uint8], bend: Bend, pixels_per_mm: float) -> Stra
     )
     on_sheet = bend.millimetres(frame)
     (left, top), (right, bottom) = on_sheet.min(axis=0).tolist(), on_sheet.max(axis=0).tolist()
-    if not (right - left < _MOST_STRETCH * width / pixels_per_mm and bottom - top < _MOST_STRETCH * height / pixels_per_mm):
+    if not (
+        right - left < _MOST_STRETCH * width / pixels_per_mm and bottom - top < _MOST_STRETCH * height / pixels_per_mm
+    ):
         return None
     every = _MESH_MM * pixels_per_mm
     size = (round((right - left) * pixels_per_mm), round((bottom - top) * pixels_per_mm))
@@ -390,8 +388,14 @@ def _first_guess(bend: Bend, millimetres: NDArray[np.float64]) -> NDArray[np.flo
     """Where the places would be if the map were what it is at the picture's centre."""
     centre = np.array([bend.centre])
     dx, dy = _slopes(np.zeros((1, 2)), bend.degree)
-    slope = np.array(
-        [[float(dx[0] @ bend.across), float(dy[0] @ bend.across)], [float(dx[0] @ bend.down), float(dy[0] @ bend.down)]]
-    ) / bend.size
+    slope = (
+        np.array(
+            [
+                [float(dx[0] @ bend.across), float(dy[0] @ bend.across)],
+                [float(dx[0] @ bend.down), float(dy[0] @ bend.down)],
+            ]
+        )
+        / bend.size
+    )
     guess: NDArray[np.float64] = centre + (millimetres - bend.millimetres(centre)) @ np.linalg.inv(slope).T
     return guess

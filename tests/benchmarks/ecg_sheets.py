@@ -1,6 +1,6 @@
 """Draw ECG sheets with known truth: any layout, paper, font and damage, from real or made signals.
 
-Every knob is something that a recorder, a printer, a scanner or a hand does. Seeded: the same seed gives the same sheet.
+Every knob is something that a recorder, a printer, a scanner or a hand does. Seeded: the same seed, the same sheet.
 """
 
 from __future__ import annotations
@@ -79,10 +79,11 @@ class Sheet:
     look: Look
     boxes: dict[str, NDArray[np.float64]]  # [4, 2] corners in the picture's pixels
     signals: dict[str, NDArray[np.float64]]  # what each cell shows, mV
+    starts: dict[str, int]  # the first sample that each cell shows
     hz: float
 
-    def png(self) -> bytes:
-        """As a file."""
+    def file(self) -> bytes:
+        """PNG, or JPEG if the look says so."""
         buffer = io.BytesIO()
         image = Image.fromarray(self.rgb)
         if self.look.jpeg:
@@ -104,7 +105,7 @@ ROWS = {"3x4": 3, "6x2": 6, "12x1": 12, "4x3": 4}
 PITCH = {"3x4": 32.0, "6x2": 26.0, "12x1": 19.0, "4x3": 32.0}
 
 
-def draw(signals: Signals, hz: float, look: Look, seed: int = 0) -> Sheet:
+def draw(signals: Signals, hz: float, look: Look, seed: int = 0) -> Sheet:  # noqa: PLR0912
     """A sheet of ten seconds."""
     chance = np.random.default_rng(seed)
     rows = ROWS[look.layout]
@@ -134,6 +135,7 @@ def draw(signals: Signals, hz: float, look: Look, seed: int = 0) -> Sheet:
     font = _font(look.font, look.label_mm, s)
     boxes: dict[str, NDArray[np.float64]] = {}
     shown: dict[str, NDArray[np.float64]] = {}
+    starts: dict[str, int] = {}
     texts: list[tuple[float, float, str]] = []
     pen = max(1, round(look.pen_mm * s))
     baseline = [top + (line + 0.5) * pitch for line in range(lines)]
@@ -157,7 +159,7 @@ def draw(signals: Signals, hz: float, look: Look, seed: int = 0) -> Sheet:
                 values = np.zeros_like(values)
             x = left + column * seconds * look.speed
             _trace(canvas, values, hz, x, y, look, s, pen, ink, column * seconds, seconds)
-            first = round(column * seconds * hz)
+            first = starts[lead] = round(column * seconds * hz)
             shown[lead] = np.asarray(signals[lead])[first : first + round(seconds * hz)]
             boxes[lead] = np.array(
                 [[x, y - pitch / 2], [x + seconds * look.speed, y - pitch / 2],
@@ -187,7 +189,7 @@ def draw(signals: Signals, hz: float, look: Look, seed: int = 0) -> Sheet:
         _stamp(canvas, chance, s)
     small_size = (round(width / 2), round(height / 2))
     rgb = cv2.resize(canvas, small_size, interpolation=cv2.INTER_AREA)
-    sheet = Sheet(rgb=rgb, look=look, boxes={k: v / 2.0 for k, v in boxes.items()}, signals=shown, hz=hz)
+    sheet = Sheet(rgb=rgb, look=look, boxes={k: v / 2.0 for k, v in boxes.items()}, signals=shown, starts=starts, hz=hz)
     return _damaged(sheet, chance)
 
 
@@ -234,8 +236,8 @@ def _scribble(canvas: NDArray[np.uint8], chance: np.random.Generator, s: float) 
     height, width = canvas.shape[:2]
     for _ in range(3):
         x, y = chance.uniform(0.1, 0.8) * width, chance.uniform(0.05, 0.95) * height
-        steps = chance.normal(0.0, 2.2 * s, (14, 2)) + [2.0 * s, 0.0]
-        points = np.rint(np.cumsum(steps, axis=0) + [x, y]).astype(np.int32)
+        steps = chance.normal(0.0, 2.2 * s, (14, 2)) + np.array([2.0 * s, 0.0])
+        points = np.rint(np.cumsum(steps, axis=0) + np.array([x, y])).astype(np.int32)
         cv2.polylines(canvas, [points], False, (40, 50, 150), max(1, round(0.45 * s)), cv2.LINE_AA)
 
 
@@ -275,14 +277,18 @@ def _damaged(sheet: Sheet, chance: np.random.Generator) -> Sheet:
         size = tuple(np.ceil(moved.max(axis=0)).astype(int).tolist())
         matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
         border = [float(v) for v in image[2, 2]]
-        image = cv2.warpPerspective(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
+        image = cv2.warpPerspective(
+            image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=border
+        )
         sheet.boxes = {k: cv2.perspectiveTransform(v[None], matrix)[0] for k, v in sheet.boxes.items()}
     if look.bend:
         height, width = image.shape[:2]
         shift = look.bend * look.pixels_per_mm * np.sin(np.linspace(0, np.pi, width)) ** 1.0
         xs, ys = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        image = cv2.remap(image, xs, ys + shift[None, :].astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        for k, v in sheet.boxes.items():
+        image = cv2.remap(
+            image, xs, ys + shift[None, :].astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        for v in sheet.boxes.values():
             v[:, 1] -= np.interp(v[:, 0], np.arange(width), shift)
     if look.blur:
         image = cv2.GaussianBlur(image, (0, 0), look.blur)

@@ -13,6 +13,7 @@ from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
 from ecg_ingest import LEADS, EcgRefused, EcgSource, LeadImages, RefusalReason, RenderStyle, read
+from ecg_ingest.page import draw_page
 from ecg_ingest.sheet_picture import sheet_picture
 from tests.unit.ecg.ecg_builders import Group, SheetStyle, Signals, encapsulated, part10, sheet, waveform
 
@@ -217,7 +218,7 @@ def no_pages() -> bytes:
         (text_page, RefusalReason.EMPTY),
         (lambda: text_page("Discharge letter", "V1 V2 and V3 show I II"), RefusalReason.NOT_AN_ECG),
         (lambda: text_page(*LEADS), RefusalReason.NOT_AN_ECG),
-        (picture_page, RefusalReason.UNSUPPORTED_FORM),
+        (picture_page, RefusalReason.NOT_AN_ECG),
         (many_pages, RefusalReason.TOO_LARGE),
         (lambda: b"%PDF-1.4\n" + bytes(range(256)) * 20, RefusalReason.DAMAGED),
         (lambda: b"%PDF-1.4", RefusalReason.DAMAGED),
@@ -233,9 +234,25 @@ def test_an_encrypted_pdf_is_refused_as_such(heart: Signals) -> None:
     assert refusal(sheet(heart, SheetStyle(), encrypted=True)).reason is RefusalReason.ENCRYPTED
 
 
-def test_a_sheet_whose_letters_are_not_text_is_named_as_such(heart: Signals) -> None:
+def test_a_sheet_without_a_single_letter_proves_nothing(heart: Signals) -> None:
     blank = SheetStyle(labels=dict.fromkeys(LEADS, ""), rhythm_labels=False, header="", text="")
-    assert refusal(sheet(heart, blank)).reason is RefusalReason.UNSUPPORTED_FORM
+    assert refusal(sheet(heart, blank)).reason is RefusalReason.LABELS_INSUFFICIENT
+
+
+@pytest.mark.parametrize("style", [SheetStyle(), SheetStyle(rotate=90), SheetStyle(turned=True)], ids=str)
+def test_boxes_of_a_vector_sheet_lie_over_their_traces_on_the_drawn_page(heart: Signals, style: SheetStyle) -> None:
+    data = sheet(heart, style)
+    images = read(data, style=STYLE)
+    page = draw_page(data, 0)
+    assert images.page_dots_per_inch == 200
+    assert images.pixels_per_mm == pytest.approx(200 / 25.4, rel=0.01)
+    for box, lead in zip(images.boxes, LEADS, strict=True):
+        assert box.lead == lead
+        part = page[round(box.top) : round(box.bottom), round(box.left) : round(box.right)]
+        # 2.5 s at 25 mm/s, whichever way the page lies, and a trace over all of it
+        assert max(part.shape[:2]) / images.pixels_per_mm == pytest.approx(62.5, abs=1.0)
+        dark = (part.max(axis=2) < 90).any(axis=int(np.argmin(part.shape[:2])))
+        assert dark.mean() > 0.95
 
 
 @pytest.mark.parametrize("record", ["00009", "00038", "00040"])
