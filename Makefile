@@ -2,7 +2,7 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-long lint bench bench-flow bench-receive demo-model tools clean
+.PHONY: demo test test-long lint bench bench-flow bench-receive bench-ecg demo-model tools clean
 
 demo: $(STAMP)
 	$(BIN)/pulmolink demo
@@ -19,7 +19,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-flow
+bench: bench-flow bench-ecg
 
 bench-flow: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.flow
@@ -27,6 +27,10 @@ bench-flow: $(STAMP)
 # The receiver beside Orthanc, DCMTK and pynetdicom: about half an hour on two cores.
 bench-receive: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.receive
+
+# Drawn and degraded sheets with known truth: read, refused, wrong.
+bench-ecg: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.ecg
 
 # Train the shipped synthetic-demo package again, from nothing but the code here (about ten minutes on two cores).
 demo-model: $(STAMP)

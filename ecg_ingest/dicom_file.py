@@ -1,6 +1,6 @@
 """Open the bytes of a DICOM Part 10 file within limits and say what kind of ECG is inside.
 
-Gives a dataset with a waveform, or the bytes of an encapsulated document; refuses pictures and the rest.
+Gives a dataset with a waveform or a picture, or the bytes of an encapsulated document; refuses the rest.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ _META_START = 132  # preamble and "DICM"
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedDicom:
-    """A waveform object, or with `document` set an encapsulated document."""
+    """A waveform object, with `document` set an encapsulated document, or a picture."""
 
     dataset: Dataset
     big_endian: bool
     document: bytes | None
+    is_picture: bool = False
 
 
 def open_dicom(data: bytes) -> OpenedDicom:
@@ -37,7 +38,7 @@ def open_dicom(data: bytes) -> OpenedDicom:
     Raises
     ------
     EcgRefused
-        UNSUPPORTED_FORM for a picture, NOT_AN_ECG for another object, EMPTY, DAMAGED or TOO_LARGE.
+        NOT_AN_ECG for another object, EMPTY, DAMAGED or TOO_LARGE.
         Faults of the parser itself are left to the caller (`channels.PARSER_FAULTS`).
     """
     with warnings.catch_warnings():
@@ -62,11 +63,7 @@ def _open(data: bytes) -> OpenedDicom:
             raise EcgRefused(RefusalReason.EMPTY, "the encapsulated document is empty", "send it again")
         return OpenedDicom(dataset=dataset, big_endian=opened.big_endian, document=document)
     if any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise EcgRefused(
-            RefusalReason.UNSUPPORTED_FORM,
-            "the object is a DICOM picture",
-            "send the ECG as a waveform or an Encapsulated PDF",
-        )
+        return OpenedDicom(dataset=dataset, big_endian=opened.big_endian, document=None, is_picture=True)
     if "Waveform" in dataset.get("SOPClassUID", pydicom.uid.UID("")).name:
         raise EcgRefused(RefusalReason.EMPTY, "the waveform object holds no waveform", "send it again")
     raise EcgRefused(

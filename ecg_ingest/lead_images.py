@@ -28,8 +28,9 @@ PIXELS_SHAPE = (12, 48, 224, 3)
 class EcgSource(StrEnum):
     """What the ECG was read from."""
 
-    WAVEFORM = "waveform"  # DICOM waveform samples
+    WAVEFORM = "waveform"  # samples: a DICOM waveform or an HL7 aECG
     VECTOR_PDF = "vector-pdf"  # paths of a PDF page
+    RASTER = "raster"  # pixels of a scan, a photograph or a rendered page
 
 
 class RefusalReason(StrEnum):
@@ -52,6 +53,13 @@ class RefusalReason(StrEnum):
     SEVERAL_PAGES = "several_pages"
     TOO_LARGE = "too_large"
     UNSUPPORTED_FORM = "unsupported_form"
+    TOO_SMALL = "too_small"  # too few pixels a millimetre
+    WARPED = "warped"  # tilted or bent beyond what can be undone
+    LABELS_INSUFFICIENT = "labels_insufficient"  # too few lead names can be read
+    LABELS_CONTRADICT = "labels_contradict"  # a lead's name stands where another's belongs
+    LAYOUT_AMBIGUOUS = "layout_ambiguous"  # the labels fit two layouts
+    ROWS_DO_NOT_MATCH = "rows_do_not_match"  # as many lines as rows of labels were not found
+    TRACES_OVERLAP = "traces_overlap"  # two leads' lines cannot be told apart
 
 
 class EcgRefused(Exception):
@@ -75,6 +83,21 @@ class QualityFinding:
     code: str  # such as "noisy", "clipped", "lead_reversal_suspected", "rendered_short"
     lead: str
     detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeadBox:
+    """Where a lead stands on a page, in pixels of the picture that was given (y grows downwards).
+
+    For a PDF: of the page as `page.draw_page` draws it, at `LeadImages.page_dots_per_inch`.
+    """
+
+    lead: str
+    page: int
+    left: float
+    top: float
+    right: float
+    bottom: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +152,11 @@ class LeadImages:
     quality: tuple[QualityFinding, ...]
     sampling_hz: float
     signals_mv: NDArray[np.float32]  # [12, samples], NaN where the page shows nothing
+    boxes: tuple[LeadBox, ...] = ()  # in the order of `LEADS`; empty for a waveform
+    page_order: str = ""  # "standard" or "cabrera"; "" where a page was not looked at
+    page_seconds_per_lead: float = 0.0  # of a column of the page; 0 for a waveform
+    pixels_per_mm: float = 0.0  # of the boxes; 0 for a waveform
+    page_dots_per_inch: float = 0.0  # at which a PDF's page is drawn for the boxes; 0 for other files
 
     def __post_init__(self) -> None:
         if self.pixels.shape != PIXELS_SHAPE or self.pixels.dtype != "uint8":

@@ -26,6 +26,8 @@ MAX_OBJECTS = 200_000
 MAX_POINTS = 3_000_000
 MAX_CHARACTERS = 50_000
 MAX_SECONDS = 20.0  # for all pages of a file
+DRAWN_DOTS_PER_INCH = 200  # 7.9 pixels a millimetre
+MAX_DRAWN_SIDE = 5000  # pixels
 MAX_DEPTH = 12  # of form objects within form objects
 
 _JOINED_POINTS = 0.02  # a line that starts this close to the last one's end goes on with it
@@ -56,6 +58,8 @@ class Page:
     words: tuple[Word, ...]
     strokes: tuple[NDArray[np.float64], ...]  # each [points, 2], in the order they are drawn
     picture_share: float  # of the page's area that the largest picture covers
+    to_pixels: NDArray[np.float64]  # [2, 3] from these points to pixels of the page as `draw_page` draws it
+    dots_per_inch: float  # of that drawing
 
 
 def read_pages(data: bytes) -> list[Page]:
@@ -76,6 +80,37 @@ def read_pages(data: bytes) -> list[Page]:
             ) from error
         finally:
             document.close()
+
+
+def draw_page(data: bytes, index: int) -> NDArray[np.uint8]:
+    """A page as pixels at `DRAWN_DOTS_PER_INCH`, [height, width, 3] RGB; very large pages with fewer.
+
+    Raises
+    ------
+    EcgRefused
+        DAMAGED, or TOO_LARGE beyond the limits above.
+    """
+    with _LOCK:
+        document = _open(data)
+        try:
+            width, height = document.get_page_size(index)
+            if not (0 < width <= MAX_PAGE_POINTS and 0 < height <= MAX_PAGE_POINTS):
+                raise EcgRefused(RefusalReason.TOO_LARGE, "a page is too large", "export the ECG on an ordinary page")
+            scale = drawn_dots_per_inch(width, height) / 72.0
+            bitmap = document[index].render(scale=scale, rev_byteorder=True, prefer_bgrx=False)
+            pixels = np.asarray(bitmap.to_numpy())
+            return np.array(pixels[:, :, :3] if pixels.ndim == 3 else np.stack([pixels] * 3, axis=2), dtype=np.uint8)
+        except pypdfium2.PdfiumError as error:
+            raise EcgRefused(
+                RefusalReason.DAMAGED, "a page of the PDF cannot be drawn", "export the ECG again"
+            ) from error
+        finally:
+            document.close()
+
+
+def drawn_dots_per_inch(width: float, height: float) -> float:
+    """At how many dots an inch `draw_page` draws a page of this size in points."""
+    return min(float(DRAWN_DOTS_PER_INCH), 72.0 * MAX_DRAWN_SIDE / max(width, height))
 
 
 def _open(data: bytes) -> pypdfium2.PdfDocument:
@@ -132,9 +167,27 @@ def _pages(document: pypdfium2.PdfDocument) -> list[Page]:
                 words=tuple(_turned_word(word, angle) for word in words),
                 strokes=tuple(_turned(stroke, angle) for stroke in strokes),
                 picture_share=share,
+                to_pixels=_to_pixels(page, width, height, angle),
+                dots_per_inch=drawn_dots_per_inch(width, height),
             )
         )
     return pages
+
+
+def _to_pixels(page: pypdfium2.PdfPage, width: float, height: float, turns: int) -> NDArray[np.float64]:
+    """From points turned by `turns` to pixels of the drawn page: /Rotate and a shifted page box included."""
+    scale = drawn_dots_per_inch(width, height) / 72.0
+    size = (math.ceil(width * scale), math.ceil(height * scale))
+    corners = np.array([[0.0, 0.0], [1000.0, 0.0], [0.0, 1000.0]])
+    places = []
+    for x, y in corners.tolist():
+        column, row = ctypes.c_int(), ctypes.c_int()
+        # Device coordinates are whole numbers: ask for a page drawn sixteen times as fine.
+        pdfium.FPDF_PageToDevice(page.raw, 0, 0, size[0] * 16, size[1] * 16, 0, x, y, column, row)
+        places.append((column.value / 16.0, row.value / 16.0))
+    matrix = np.hstack((_turned(corners, turns), np.ones((3, 1))))
+    solved: NDArray[np.float64] = np.linalg.solve(matrix, np.array(places)).T
+    return solved
 
 
 def _words(page: pypdfium2.PdfPage) -> tuple[list[Word], int]:

@@ -45,6 +45,7 @@ class Scale:
 
     points_per_second: float
     points_per_millivolt: float
+    points_per_mm: float  # across
     findings: tuple[QualityFinding, ...]
 
 
@@ -92,6 +93,7 @@ def read_scale(text: str, strokes: Sequence[NDArray[np.float64]], pulses: Sequen
     return Scale(
         points_per_second=_checked_speed(speed, pulse, across) * across,
         points_per_millivolt=_checked_gain(gain, pulse, down) * down,
+        points_per_mm=across,
         findings=findings,
     )
 

@@ -1,7 +1,8 @@
 """A vector PDF of a 12-lead ECG to the recording that was drawn on it.
 
 Finds the one page that is an ECG sheet, its scale and its leads, and turns lines back into millivolts. A
-page without text labels or lines (a scan, outlined letters) is refused by name.
+page without text labels or lines (a scan, outlined letters) is refused as `PageIsPicture`: it can be drawn
+and read by its pixels.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_ingest.lead_images import LEADS, EcgRefused, RefusalReason
+from ecg_ingest.lead_images import LEADS, EcgRefused, LeadBox, RefusalReason
 from ecg_ingest.page import Page, read_pages
 from ecg_ingest.paper_scale import Pulse, Scale, find_pulse, read_scale
 from ecg_ingest.recording import Recording
@@ -34,6 +35,21 @@ class EcgSheet:
 
     recording: Recording
     layout: str  # "3x4+1", "6x2", ...
+    boxes: tuple[LeadBox, ...]  # in pixels of the page as `page.draw_page` draws it
+    seconds_per_column: float
+    pixels_per_mm: float
+    dots_per_inch: float
+
+
+class PageIsPicture(EcgRefused):
+    """A page that shows an ECG, if it does, in pixels or outlines. `page` counts from 0."""
+
+    def __init__(self, page: int, detail: str, dots_per_inch: float) -> None:
+        super().__init__(
+            RefusalReason.UNSUPPORTED_FORM, detail, "export the ECG as a vector PDF with text, or send the waveform"
+        )
+        self.page = page
+        self.dots_per_inch = dots_per_inch  # at which `draw_page` draws it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +83,37 @@ def read_pdf(data: bytes) -> EcgSheet:
     EcgRefused
         With the reason; see `page`, `sheet` and `paper_scale`.
     """
-    found = _ecg_page([_look(page) for page in read_pages(data)])
+    pages = [_look(page) for page in read_pages(data)]
+    found = _ecg_page(pages)
     sheet = read_sheet(found.labels, found.traces)
     scale = read_scale(" ".join(word.text for word in found.page.words), found.page.strokes, found.pulses)
-    return EcgSheet(recording=_recording(sheet, scale), layout=sheet.layout)
+    widths = [float(np.ptp(cell.points[:, 0])) for cell in sheet.cells]
+    return EcgSheet(
+        recording=_recording(sheet, scale),
+        layout=sheet.layout,
+        boxes=_boxes(sheet, found.page, next(number for number, page in enumerate(pages) if page is found)),
+        seconds_per_column=float(np.median(widths)) / scale.points_per_second,
+        pixels_per_mm=scale.points_per_mm * found.page.dots_per_inch / 72.0,
+        dots_per_inch=found.page.dots_per_inch,
+    )
+
+
+def _boxes(sheet: Sheet, page: Page, number: int) -> tuple[LeadBox, ...]:
+    """Each lead from its line's beginning to its end, and half-way to the lines above and below it."""
+    boxes = []
+    for cell in sorted(sheet.cells, key=lambda cell: LEADS.index(cell.lead)):
+        level = float(np.median(cell.points[:, 1]))
+        others = [float(np.median(other.points[:, 1])) for other in sheet.cells if other.column == cell.column]
+        others += [float(np.median(strip.points[:, 1])) for strip in sheet.rhythm]
+        pitch = float(np.median(np.diff(np.sort(others))))
+        above = min((other for other in others if other > level), default=level + pitch)
+        below = max((other for other in others if other < level), default=level - pitch)
+        left, right = float(cell.points[0, 0]), float(cell.points[-1, 0])
+        corners = np.array([[x, y, 1.0] for x in (left, right) for y in ((above + level) / 2.0, (below + level) / 2.0)])
+        places = corners @ page.to_pixels.T
+        (x0, y0), (x1, y1) = places.min(axis=0).tolist(), places.max(axis=0).tolist()
+        boxes.append(LeadBox(lead=cell.lead, page=number, left=x0, top=y0, right=x1, bottom=y1))
+    return tuple(boxes)
 
 
 def _look(page: Page) -> _Found:
@@ -103,17 +146,19 @@ def _ecg_page(pages: list[_Found]) -> _Found:
         return sheets[0]
     if all(not found.page.words and not found.page.strokes and not found.page.picture_share for found in pages):
         raise EcgRefused(RefusalReason.EMPTY, "the PDF's pages are blank", "export the ECG again")
-    if any(found.page.picture_share > _PICTURE_SHARE for found in pages):
+    pictures = [number for number, found in enumerate(pages) if found.page.picture_share > _PICTURE_SHARE]
+    drawn = [number for number, found in enumerate(pages) if len(found.traces) >= 3]
+    if len({*pictures, *drawn}) > 1:
         raise EcgRefused(
-            RefusalReason.UNSUPPORTED_FORM,
-            "the PDF holds a picture, not lines and text",
-            "export the ECG as a vector PDF or send the waveform",
+            RefusalReason.SEVERAL_PAGES, "several pages hold pictures or traces", "send one ECG on one page"
         )
-    if any(len(found.traces) >= 3 for found in pages):
-        raise EcgRefused(
-            RefusalReason.UNSUPPORTED_FORM,
-            "the PDF draws traces whose lead names are not text",
-            "export the ECG with text (no outlined fonts) or send the waveform",
+    if pictures:
+        raise PageIsPicture(
+            pictures[0], "the PDF holds a picture, not lines and text", pages[pictures[0]].page.dots_per_inch
+        )
+    if drawn:
+        raise PageIsPicture(
+            drawn[0], "the PDF draws traces whose lead names are not text", pages[drawn[0]].page.dots_per_inch
         )
     raise EcgRefused(RefusalReason.NOT_AN_ECG, "the PDF holds no ECG traces", "check the routing rule")
 

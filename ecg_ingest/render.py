@@ -47,7 +47,7 @@ def render(recording: Recording, style: RenderStyle) -> tuple[NDArray[np.uint8],
     Parameters
     ----------
     recording : Recording
-        Twelve leads, each at least as long as a picture (`leads.refuse_impossible` has seen to it).
+        Twelve leads, each with samples (`leads.refuse_impossible` has seen to it).
     style : RenderStyle
         Layout, seconds, height and paper.
 
@@ -110,8 +110,10 @@ def choose_window(samples: NDArray[np.float64], sampling_hz: float, wanted_start
     candidates = [
         min(max(wanted, start), max(start, end - length)) for start, end in finite if end - start >= length - slack
     ]
-    if not candidates:
-        raise ValueError("no stretch of this lead is as long as the picture")
+    if not candidates:  # a cropped sheet: the longest stretch from where it should begin, the rest stays empty
+        start, end = max(finite, key=lambda run: run[1] - run[0])
+        first = wanted if start - slack <= wanted < end else start
+        return Window(start=first, end=first + length, moved=first != wanted)
     nearest = min(candidates, key=lambda start: (abs(start - wanted), start))
     return Window(start=nearest, end=nearest + length, moved=True)
 

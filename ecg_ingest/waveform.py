@@ -40,7 +40,7 @@ MAX_OFFSET_SECONDS = 600.0  # between the first and the last group of one ECG
 MAX_SKEW_SECONDS = 0.1  # between the channels of one group
 HIGHEST_MILLIVOLTS = 50.0  # peak to peak; beyond it the declared unit is wrong
 
-_MILLIVOLTS = {"UV": 1e-3, "MV": 1.0, "V": 1e3, "NV": 1e-6}
+MILLIVOLTS = {"UV": 1e-3, "MV": 1.0, "V": 1e3, "NV": 1e-6}
 _SAME_LEAD = 0.2  # normalised difference up to which two channels of one name are the same lead
 
 
@@ -101,8 +101,8 @@ def read_waveform(dataset: Dataset, *, big_endian: bool) -> Recording:
     alone = [header for header in headers if header.seconds >= CONTINUOUS_SECONDS and can_complete(header.leads)]
     if alone:
         best = max(alone, key=lambda header: (len(header.leads), header.seconds))
-        return _lay_out([_decode_group(best, big_endian)])
-    return _lay_out([_decode_group(header, big_endian) for header in headers])
+        return lay_out([_decode_group(best, big_endian)])
+    return lay_out([_decode_group(header, big_endian) for header in headers])
 
 
 def _usable_headers(groups: list[Dataset]) -> list[_Header]:
@@ -249,7 +249,7 @@ def _to_millivolts(raw: NDArray[np.float64], definition: Dataset, lead: str) -> 
         ) from error
     units = sequence(definition, "ChannelSensitivityUnitsSequence")
     unit = text(units[0], "CodeValue").replace("µ", "u").replace("μ", "u").upper() if units else ""
-    if sensitivity is None or unit not in _MILLIVOLTS:
+    if sensitivity is None or unit not in MILLIVOLTS:
         raise EcgRefused(
             RefusalReason.BAD_UNITS,
             f"lead {lead} is in {unit[:16]!r}, not in volts"
@@ -265,7 +265,7 @@ def _to_millivolts(raw: NDArray[np.float64], definition: Dataset, lead: str) -> 
             f"the sensitivity of lead {lead} is zero or not finite",
             "correct the export",
         )
-    values: NDArray[np.float64] = (raw * factor + offset) * _MILLIVOLTS[unit]
+    values: NDArray[np.float64] = (raw * factor + offset) * MILLIVOLTS[unit]
     present = values[np.isfinite(values)]
     if present.size and np.ptp(present) > HIGHEST_MILLIVOLTS:
         raise EcgRefused(
@@ -303,7 +303,7 @@ def _shifted(values: NDArray[np.float64], skew: float) -> NDArray[np.float64]:
     return np.interp(index - skew, index, values, left=np.nan, right=np.nan)
 
 
-def _lay_out(groups: list[Group]) -> Recording:
+def lay_out(groups: list[Group]) -> Recording:
     """All groups on one time axis at the highest sampling frequency among them."""
     rate = max(group.sampling_hz for group in groups)
     known = [group.offset_seconds or 0.0 for group in groups]

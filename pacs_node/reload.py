@@ -7,7 +7,8 @@ from pathlib import Path
 
 import structlog
 
-from pacs_node.settings import Settings, SettingsError, load
+from pacs_node.settings import Settings, load
+from pacs_node.settings_tree import SettingsError
 
 log = structlog.get_logger()
 
@@ -19,6 +20,7 @@ NEEDS_RESTART = (
     "tls.only",
     "storage.database",
     "storage.objects",
+    "folder.path",
     "worker.processes",
 )
 """Keys of which a running service keeps the value: its ports are open, and its parts must not use two stores."""

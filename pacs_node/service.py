@@ -117,7 +117,9 @@ class Supervisor:
         self._settings = settings
         self._config = config
         self._check = check
-        names = [*["receive"] * settings.node.receivers, "schedule", "web", *["work"] * settings.worker.processes]
+        receivers, workers = ["receive"] * settings.node.receivers, ["work"] * settings.worker.processes
+        watch = ["watch"] if settings.folder.is_watched else []
+        names = [*receivers, "schedule", "web", *watch, *workers]
         self._children = [_Child(name=name, arguments=self._command(name)) for name in names]
 
     def run(self, stop: threading.Event, hangup: threading.Event) -> None:

@@ -7,36 +7,28 @@ entries of a list of tables are `PULMOLINK_DESTINATIONS_0_HOST` or the whole lis
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from pacs_node.settings_types import AeTitle, CertificateName, DatabaseUrl, Port, Seconds, ZoneName, listed
-
-CONFIG_VARIABLE = "PULMOLINK_CONFIG"
-PREFIX = "PULMOLINK_"
-NOT_KEYS = frozenset({CONFIG_VARIABLE, "PULMOLINK_SAMPLES"})
-"""Variables with our prefix that are not settings."""
-SERVICE_LINK = re.compile(r"PULMOLINK_(.*_)?(SERVICE_(HOST|PORT.*)|PORT_\d+_(TCP|UDP|SCTP).*)")
-"""What Kubernetes sets in every container beside a Service whose name begins with ours."""
+from pacs_node.settings_tree import CONFIG_VARIABLE, SettingsError, merge_environment, read_file, sentence
+from pacs_node.settings_types import (
+    AeTitle,
+    CertificateName,
+    DatabaseUrl,
+    FileNamePattern,
+    Port,
+    Seconds,
+    ZoneName,
+    listed,
+)
 
 REPORT_KINDS: tuple[Literal["sr", "overlay"], ...] = ("sr", "overlay")
 ACCEPTED_KINDS: tuple[Literal["radiograph", "ecg", "document"], ...] = ("radiograph", "ecg", "document")
-
-
-class SettingsError(Exception):
-    """The configuration cannot be used. One line a problem, each naming where, which key and why."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 class _Section(BaseModel):
@@ -172,6 +164,35 @@ class Destination(_Section):
     commitment: bool = Field(
         False, description="true: it is asked to commit to what it was sent; it must be one of [[sources]], to report"
     )
+
+
+class Folder(_Section):
+    """A folder into which ECG carts export files: PDF, PNG, JPEG, TIFF, BMP, HL7 aECG, DICOM."""
+
+    path: str = Field("", description="folder to watch, with those inside it; blank: none")
+    pattern: FileNamePattern = Field(
+        "",
+        description="regular expression for whole file names with groups patient_id, acquired_at and perhaps issuer, "
+        "birth_date, sex; blank: only a JSON file beside it (NAME.json) says whose ECG it is",
+    )
+    time_format: str = Field(
+        "%Y%m%d%H%M%S", min_length=1, description="how acquired_at is written in file names (strptime)"
+    )
+    issuer: str = Field("", max_length=64, description="issuer of patient IDs that name none; blank: default_issuer")
+    settle_seconds: Seconds = Field(5, description="a file is taken once nobody has written to it for so long")
+    sidecar_seconds: Seconds = Field(
+        120, description="a file that does not say whose it is waits so long for its JSON file, then it is held"
+    )
+    poll_seconds: Seconds = Field(2, description="how often the folder is looked at")
+    retry_seconds: Seconds = Field(60, description="wait before a file that could not be stored is tried again")
+    stored: Literal["move", "delete"] = Field(
+        "move", description="what becomes of a file once it is stored: moved to done/ inside the folder, or deleted"
+    )
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether there is a folder to watch."""
+        return bool(self.path)
 
 
 class Web(_Section):
@@ -332,6 +353,7 @@ class Settings(_Section):
     pairing: Pairing = Pairing()
     sources: tuple[Source, ...] = ()
     destinations: tuple[Destination, ...] = ()
+    folder: Folder = Folder()
     web: Web = Web()
     worker: Worker = Worker()
     delivery: Delivery = Delivery()
@@ -351,12 +373,12 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Set
     variables = os.environ if environment is None else environment
     if path is None and variables.get(CONFIG_VARIABLE):
         path = Path(variables[CONFIG_VARIABLE])
-    tree = _read_file(path) if path is not None else {}
-    origins = _merge_environment(tree, variables)
+    tree = read_file(path) if path is not None else {}
+    origins = merge_environment(tree, variables)
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
-        raise SettingsError([_sentence(problem, path, origins) for problem in error.errors()]) from None
+        raise SettingsError([sentence(problem, path, origins) for problem in error.errors()]) from None
     problems = _contradictions(settings)
     if problems:
         raise SettingsError(problems)
@@ -384,85 +406,3 @@ def _contradictions(settings: Settings) -> list[str]:
         if source.certificate and not (tls.port and tls.client_ca):
             problems.append(f"sources.{number}.certificate: needs tls.port and tls.client_ca")
     return problems
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise SettingsError([f"{path}: cannot be read: {error.strerror}"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError([f"{path}: not valid TOML: {error}"]) from None
-
-
-def _merge_environment(tree: dict[str, Any], variables: Mapping[str, str]) -> dict[tuple[str, ...], str]:
-    """Write each PULMOLINK_ variable into `tree`; return which variable gave which key."""
-    origins: dict[tuple[str, ...], str] = {}
-    for variable in sorted(variables, key=_with_numbers_in_order):
-        if not variable.startswith(PREFIX) or variable in NOT_KEYS or _is_service_link(variable, variables[variable]):
-            continue
-        section, _, key = variable.removeprefix(PREFIX).lower().partition("_")
-        key = key.lstrip("_")
-        value: Any = variables[variable]
-        if section in {"sources", "destinations"}:
-            _merge_list(tree, section, key, value, variable, origins)
-        else:
-            table = tree.setdefault(section, {})
-            if not isinstance(table, dict) or not key:
-                raise SettingsError([f"{variable}: no such key; variables are PULMOLINK_SECTION_KEY"])
-            table[key] = value
-            origins[section, key] = variable
-    return origins
-
-
-def _with_numbers_in_order(variable: str) -> list[tuple[int, str]]:
-    """A sorting key that puts entry 10 of a list after entry 9."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", variable)]
-
-
-def _is_service_link(variable: str, value: str) -> bool:
-    """Whether Kubernetes set a variable, such as PULMOLINK_WEB_PORT to tcp://10.0.0.1:8080."""
-    return SERVICE_LINK.fullmatch(variable) is not None or re.match(r"(tcp|udp|sctp)://", value) is not None
-
-
-def _merge_list(
-    tree: dict[str, Any],
-    section: str,
-    key: str,
-    value: str,
-    variable: str,
-    origins: dict[tuple[str, ...], str],
-) -> None:
-    if not key:
-        try:
-            tree[section] = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise SettingsError([f"{variable}: not valid JSON: {error}"]) from None
-        origins[(section,)] = variable
-        return
-    index, _, field = key.partition("_")
-    field = field.lstrip("_")
-    entries = tree.setdefault(section, [])
-    listed = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
-    if not listed or not index.isdecimal() or not field or int(index) > len(entries):
-        raise SettingsError([f"{variable}: variables of a list are PULMOLINK_{section.upper()}_0_KEY, ..._1_KEY"])
-    if int(index) == len(entries):
-        entries.append({})
-    entries[int(index)][field] = value
-    origins[section, index, field] = variable
-
-
-def _sentence(problem: Any, path: Path | None, origins: Mapping[tuple[str, ...], str]) -> str:
-    """One validation error as "where: key: reason", without repeating a secret value."""
-    location = tuple(str(part) for part in problem["loc"])
-    # The variable that gave the key, or the part of it that is wrong, or something inside it.
-    givers = [origins[location[:length]] for length in range(len(location), 0, -1) if location[:length] in origins]
-    if path is None:
-        givers += [variable for key, variable in origins.items() if key[: len(location)] == location]
-    where = givers[0] if givers else str(path) if path is not None else "built-in defaults"
-    reason = {
-        "extra_forbidden": "unknown key; `pulmolink config example` lists the keys",
-        "missing": "required key is missing",
-    }.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    return f"{where}: {'.'.join(location)}: {reason}"

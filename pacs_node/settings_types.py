@@ -8,6 +8,9 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field
 
+FILE_NAME_GROUPS = frozenset({"patient_id", "issuer", "acquired_at", "birth_date", "sex"})
+"""What `folder.pattern` may find in a file name."""
+
 
 def ae_title(value: str) -> str:
     """An AE title (PS3.5 6.2, AE)."""
@@ -47,9 +50,27 @@ def certificate(value: str) -> str:
     return value
 
 
+def file_name_pattern(value: str) -> str:
+    """A regular expression that says whose file it is and when it was made; blank: none."""
+    if not value:
+        return value
+    try:
+        groups = set(re.compile(value).groupindex)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    if unknown := groups - FILE_NAME_GROUPS:
+        raise ValueError(
+            f"unknown group {', '.join(sorted(unknown))}; groups are {', '.join(sorted(FILE_NAME_GROUPS))}"
+        )
+    if not {"patient_id", "acquired_at"} <= groups:
+        raise ValueError("the groups (?P<patient_id>...) and (?P<acquired_at>...) are needed")
+    return value
+
+
 AeTitle = Annotated[str, AfterValidator(ae_title)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 ZoneName = Annotated[str, AfterValidator(zone)]
 DatabaseUrl = Annotated[str, AfterValidator(database)]
 CertificateName = Annotated[str, AfterValidator(certificate)]
+FileNamePattern = Annotated[str, AfterValidator(file_name_pattern)]

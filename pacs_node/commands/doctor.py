@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import tempfile
@@ -18,8 +19,9 @@ from rich.table import Table
 from pacs_node.cli import EXIT_FAILED
 from pacs_node.commands.context import settings_of
 from pacs_node.flow.room import shortage
-from pacs_node.settings import Destination, Limits, Settings, SettingsError
+from pacs_node.settings import Destination, Limits, Settings
 from pacs_node.settings_file import hide_secrets
+from pacs_node.settings_tree import SettingsError
 
 ANSWER_SECONDS = 5.0
 """Longest wait for what already listens on our own ports."""
@@ -70,6 +72,8 @@ def _checks(settings: Settings) -> Iterator[Check]:
         yield _certificate(settings)
     yield _run("DICOM port", lambda: _dicom_port(settings))
     yield _run("web port", lambda: _web_port(settings))
+    if settings.folder.is_watched:
+        yield _run("watched folder", lambda: _watched_folder(Path(settings.folder.path)))
     if not settings.destinations:
         yield Check(part="destinations", ok=True, found="none configured: reports are stored and not sent")
     for destination in settings.destinations:
@@ -208,6 +212,16 @@ def _web_port(settings: Settings) -> str:
     if not ours:
         raise _Fault(f"{web.host}:{web.port} is in use by something else (change web.port)")
     return f"{web.host}:{web.port} is answered by the running service"
+
+
+def _watched_folder(folder: Path) -> str:
+    """Whether files can be taken from the folder that carts export into."""
+    if not folder.is_dir():
+        raise _Fault(f"{folder} is no folder; check folder.path and that it is mounted")
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise _Fault(f"{folder} cannot be read and written by this user; files are moved away once they are stored")
+    waiting = sum(1 for path in folder.iterdir() if path.is_file())
+    return f"{folder}, {waiting} files wait in it"
 
 
 def _free(host: str, port: int) -> bool:

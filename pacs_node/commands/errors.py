@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 
 from pacs_node.cli import EXIT_FAILED, EXIT_USAGE
-from pacs_node.settings import SettingsError
+from pacs_node.settings_tree import SettingsError
 
 
 def explain(error: Exception) -> tuple[str, int]:

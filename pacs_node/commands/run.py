@@ -15,7 +15,8 @@ from pacs_node import reload
 from pacs_node.commands.context import open_store, opened, settings_of
 from pacs_node.log import configure
 from pacs_node.service import Supervisor, hangup_event, stop_event, utc_now, wait_for_port
-from pacs_node.settings import Settings, SettingsError
+from pacs_node.settings import Settings
+from pacs_node.settings_tree import SettingsError
 
 if TYPE_CHECKING:
     from pacs_node.dicom.server import OpenReception

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 TEXT_BYTES = 256 * 1024
 """Longest JSON of an answer, and of a request's options."""
-ARRAY_BYTES = 128 * 2**20
-"""Largest array of an answer."""
+ARRAY_BYTES = 192 * 2**20
+"""Largest array of an answer: the colours of the largest picture of a sheet are 180 million bytes."""
 AXES = 4
 
 _MAGIC = b"PLO1"
@@ -37,6 +37,7 @@ class Kind(IntEnum):
 
     ECG = 1
     RADIOGRAPH = 2
+    SHEET = 3  # the paper that an ECG stands on, to be looked at
 
 
 class Outcome(IntEnum):
@@ -98,7 +99,8 @@ def send_answer(connection: socket.socket, answer: Answer) -> None:
         plain = np.ascontiguousarray(array)
         shape = (*plain.shape, *(0,) * (AXES - plain.ndim))
         connection.sendall(_ARRAY.pack(_DTYPES.index(plain.dtype), plain.ndim, *shape))
-        connection.sendall(plain.tobytes())
+        if plain.size:
+            connection.sendall(plain.data.cast("B"))
 
 
 def receive_answer(connection: socket.socket, arrays: int, deadline: float) -> Answer:

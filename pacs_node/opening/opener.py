@@ -24,7 +24,7 @@ import structlog
 
 import pacs_node
 from pacs_node.opening import server
-from pacs_node.opening.answers import ARRAYS, lead_images, radiograph
+from pacs_node.opening.answers import ARRAYS, lead_images, radiograph, sheet
 from pacs_node.opening.framing import (
     Answer,
     AnswerMalformed,
@@ -37,6 +37,9 @@ from pacs_node.opening.framing import (
 from pacs_node.settings import Limits
 
 if TYPE_CHECKING:  # opening an ECG needs nothing of radiographs
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ecg_ingest.lead_images import LeadImages, RenderStyle
     from inference.radiograph import Radiograph, RadiographPreprocessing
 
@@ -129,6 +132,18 @@ class Opener:
         """
         return self._open(Request(kind=Kind.ECG, options=asdict(style), data=data), lead_images)
 
+    def sheet(self, data: bytes, page: int = 0) -> NDArray[np.uint8] | None:
+        """As `ecg_ingest.sheet_picture.sheet_picture`: [height, width, 3] RGB, None for signals without a sheet.
+
+        Raises
+        ------
+        EcgRefused, NotOpened
+            The sheet cannot be shown.
+        OpenerUnavailable
+            Nothing can be opened now.
+        """
+        return self._open(Request(kind=Kind.SHEET, options={"page": page}, data=data), sheet)
+
     def radiograph(self, dicom: bytes, preprocessing: RadiographPreprocessing) -> Radiograph:
         """As `inference.radiograph.read_radiograph`.
 
@@ -203,7 +218,7 @@ class Opener:
         with child.connection as connection:
             try:
                 send_request(connection, request, deadline)
-                answer = receive_answer(connection, ARRAYS, deadline)
+                answer = receive_answer(connection, ARRAYS[request.kind], deadline)
             except TimeoutError:
                 late = True
             except AnswerMalformed:
@@ -304,12 +319,6 @@ class Opener:
                 break
         self.close()
         return None
-
-
-def open_ecg(data: bytes, style: RenderStyle, limits: Limits) -> LeadImages:
-    """One ECG for a command; raises what `Opener.ecg` raises. Half a second goes into loading the readers."""
-    with Opener(limits) as opener:
-        return opener.ecg(data, style)
 
 
 def _environment() -> dict[str, str]:

@@ -51,6 +51,9 @@ def load_readers() -> None:
     # What these load when first used.
     for name in ("inference.radiograph", "pydicom.pixels.decoders", "numpy.ma", "PIL.ImageFile", "PIL.PngImagePlugin"):
         importlib.import_module(name)
+    import cv2
+
+    cv2.setNumThreads(1)  # a confined child can start no thread
     sys.dont_write_bytecode = True
 
 
@@ -136,7 +139,7 @@ def _opened(request: Request) -> Answer:
     from inference.radiograph import RadiographUnusable
 
     try:
-        return _read_ecg(request) if request.kind is Kind.ECG else _read_radiograph(request)
+        return _READERS[request.kind](request)
     except (EcgRefused, RadiographUnusable) as refusal:
         words = {"reason": refusal.reason.value, "detail": refusal.detail, "hint": refusal.hint}
         return Answer(outcome=Outcome.REFUSED, fields={name: to_plain(text) for name, text in words.items()})
@@ -155,11 +158,24 @@ def _read_ecg(request: Request) -> Answer:
     return Answer(outcome=Outcome.OPENED, fields=to_plain(leads), arrays=(leads.pixels, leads.signals_mv))
 
 
+def _draw_sheet(request: Request) -> Answer:
+    import numpy as np
+
+    from ecg_ingest.sheet_picture import sheet_picture
+
+    pixels = sheet_picture(request.data, **request.options)  # type: ignore[arg-type]
+    none = np.zeros((0, 0, 3), dtype=np.uint8)
+    return Answer(outcome=Outcome.OPENED, fields={}, arrays=(none if pixels is None else pixels,))
+
+
 def _read_radiograph(request: Request) -> Answer:
     from inference.radiograph import RadiographPreprocessing, read_radiograph
 
     radiograph = read_radiograph(request.data, RadiographPreprocessing.from_json(dict(request.options)))
     return Answer(outcome=Outcome.OPENED, fields=to_plain(radiograph), arrays=(radiograph.picture, radiograph.display))
+
+
+_READERS = {Kind.ECG: _read_ecg, Kind.RADIOGRAPH: _read_radiograph, Kind.SHEET: _draw_sheet}
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
+from ecg_ingest.lead_images import LEADS
 from inference.prediction import ModelIdentity, Prediction
 from pacs_node.cli import COMMANDS, main, root
 from pacs_node.dicom.stack import quiet
@@ -26,6 +28,7 @@ from storage.objects import ObjectStore
 from storage.records import Disposition, MatchState
 from storage.store import Store
 from tests.certificates import Authority
+from tests.unit.ecg.test_ecg_aecg import Sequences, aecg
 from tests.unit.flow.headers import NOON, at, encoded, identified, radiograph, waveform
 
 HEAVY = (
@@ -139,6 +142,7 @@ def filled(terminal: Terminal) -> Terminal:
         send(waveform(seconds=5), "4.2", PatientID="P4")
         send(radiograph(), "5.1", PatientID="")
         send(radiograph(ViewPosition="AP"), "6.1", PatientID="P6")
+    terminal.read_out()
     return terminal
 
 
@@ -468,3 +472,69 @@ class TestTheDatabase:
         (terminal.folder / "empty").mkdir()
         assert terminal.run("import", str(terminal.folder / "empty"), "--queue-only").status == 0
         assert terminal.run("status").status == 0
+
+
+class TestWatchedFolder:
+    """Carts export files; an administrator settles what nobody named."""
+
+    def test_is_taken_in_once_and_a_held_ecg_counts_when_a_person_says_whose_it_is(
+        self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = terminal.folder / "carts"
+        folder.mkdir()
+        for key, value in {"PATH": str(folder), "SETTLE_SECONDS": "0.01", "SIDECAR_SECONDS": "0.01"}.items():
+            monkeypatch.setenv(f"PULMOLINK_FOLDER_{key}", value)
+        seconds = np.arange(5000) / 500 % 0.8
+        one, two = (r * np.exp(-((seconds - at) ** 2) / 2e-4) for r, at in ((1.0, 0.3), (0.7, 0.31)))
+        signals = {lead: one * (0.5 + number / 10) for number, lead in enumerate(LEADS[6:])} | {"I": one, "II": two}
+        (folder / "export.xml").write_bytes(aecg(Sequences(signals=signals)))
+        answer = terminal.run("watch", "--once")
+        assert (answer.status, answer.out) == (0, "1 files taken\n"), answer.err
+        (row,) = terminal.run("held", "--json").json
+        assert row["reason"].startswith("patient_id_blank")
+        number = str(row["instance_id"])
+        assert "--patient-id" in terminal.run("accept", number, "--yes").err
+        assert terminal.run("accept", number, "--patient-id", "P1").status == 2
+        settled = terminal.run("accept", number, "--patient-id", "P1", "--acquired-at", "2024-03-02T09:30")
+        assert settled.status == 0, settled.err
+        assert terminal.run("held", "--json").json == []
+        (ecg,) = terminal.run("held", "--disposition", "accepted", "--json").json
+        assert (ecg["patient_id"], ecg["kind"]) == ("P1", "ecg")
+        again = terminal.run("accept", number, "--patient-id", "P2", "--acquired-at", "2024-03-02T09:30")
+        assert again.status == 1
+
+    def test_that_is_not_there_is_found_by_doctor(self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+        for folder, ok in ((terminal.folder, True), (terminal.folder / "not mounted", False)):
+            monkeypatch.setenv("PULMOLINK_FOLDER_PATH", str(folder))
+            checks = {check["part"]: check["ok"] for check in terminal.run("doctor", "--json").json}
+            assert checks["watched folder"] is ok
+
+    def test_that_is_not_configured_is_named(self, terminal: Terminal) -> None:
+        answer = terminal.run("watch")
+        assert answer.status == 2
+        assert "folder.path" in answer.err
+
+
+class TestEcgInspect:
+    """An administrator who doubts a result looks at what was read from the file."""
+
+    def test_tells_as_json_and_draws_what_was_found(self, terminal: Terminal, mortara_ecg: Path) -> None:
+        picture = terminal.folder / "found.png"
+        answer = terminal.run("ecg", "inspect", str(mortara_ecg), "--json", "--png", str(picture))
+        assert answer.status == 0, answer.err
+        assert {"accepted", "reason", "layout", "leads", "seconds_per_lead", "px_per_mm", "quality"} <= set(answer.json)
+        assert (answer.json["accepted"], answer.json["reason"], len(answer.json["leads"])) == (True, None, 12)
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+    def test_of_a_refused_file_succeeds_and_names_the_reason(self, terminal: Terminal) -> None:
+        file = terminal.folder / "record.mwf"
+        file.write_bytes(b"MFER and no more")
+        answer = terminal.run("ecg", "inspect", str(file))
+        assert answer.status == 0
+        assert "refused" in answer.out
+        assert "unsupported_form" in answer.out
+        assert "MFER" in answer.out
+
+    def test_stores_nothing(self, terminal: Terminal, mortara_ecg: Path) -> None:
+        assert terminal.run("ecg", "inspect", str(mortara_ecg)).status == 0
+        assert terminal.run("held", "--disposition", "accepted", "--json").json == []

@@ -9,7 +9,8 @@ import pytest
 
 from pacs_node import log
 from pacs_node.reload import NEEDS_RESTART, changed_keys, keep, reread
-from pacs_node.settings import Log, Settings, SettingsError
+from pacs_node.settings import Log, Settings
+from pacs_node.settings_tree import SettingsError
 
 
 def settings(**sections: object) -> Settings:

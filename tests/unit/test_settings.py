@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from pacs_node.settings import Settings, SettingsError, load
+from pacs_node.settings import Settings, load
 from pacs_node.settings_file import as_toml, example, hide_secrets
+from pacs_node.settings_tree import SettingsError
 
 CONTRACT = """
 [node]
@@ -158,6 +159,8 @@ OTHER_VALUES: dict[str, str] = {
     "node.site_timezone": "Europe/Berlin",
     "node.also_called": "OTHER",
     "storage.database": "postgresql://u:p@h/n",
+    "folder.pattern": r"(?P<patient_id>\d+)_(?P<acquired_at>\d{14})\.pdf",
+    "folder.stored": "delete",
     "log.level": "error",
     "log.format": "console",
 }
@@ -165,6 +168,19 @@ OTHER_VALUES: dict[str, str] = {
 
 TLS = {"PULMOLINK_TLS_PORT": "2762", "PULMOLINK_TLS_CERTIFICATE": "node.pem", "PULMOLINK_TLS_CLIENT_CA": "ca.pem"}
 """What keys of TLS are allowed beside."""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("(", "not a regular expression"),
+        (r"(?P<patient_id>\d+)\.pdf", "acquired_at"),
+        (r"(?P<patient_id>\d+)_(?P<acquired_at>\d+)_(?P<ward>\w+)", "ward"),
+    ],
+)
+def test_a_file_name_pattern_that_cannot_say_who_and_when_is_refused(pattern: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load(None, {"PULMOLINK_FOLDER_PATTERN": pattern})
 
 
 def another(section: str, key: str, value: Any) -> str:

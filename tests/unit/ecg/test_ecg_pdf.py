@@ -13,6 +13,8 @@ from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
 from ecg_ingest import LEADS, EcgRefused, EcgSource, LeadImages, RefusalReason, RenderStyle, read
+from ecg_ingest.page import draw_page
+from ecg_ingest.sheet_picture import sheet_picture
 from tests.unit.ecg.ecg_builders import Group, SheetStyle, Signals, encapsulated, part10, sheet, waveform
 
 STYLE = RenderStyle()
@@ -216,7 +218,7 @@ def no_pages() -> bytes:
         (text_page, RefusalReason.EMPTY),
         (lambda: text_page("Discharge letter", "V1 V2 and V3 show I II"), RefusalReason.NOT_AN_ECG),
         (lambda: text_page(*LEADS), RefusalReason.NOT_AN_ECG),
-        (picture_page, RefusalReason.UNSUPPORTED_FORM),
+        (picture_page, RefusalReason.NOT_AN_ECG),
         (many_pages, RefusalReason.TOO_LARGE),
         (lambda: b"%PDF-1.4\n" + bytes(range(256)) * 20, RefusalReason.DAMAGED),
         (lambda: b"%PDF-1.4", RefusalReason.DAMAGED),
@@ -232,9 +234,25 @@ def test_an_encrypted_pdf_is_refused_as_such(heart: Signals) -> None:
     assert refusal(sheet(heart, SheetStyle(), encrypted=True)).reason is RefusalReason.ENCRYPTED
 
 
-def test_a_sheet_whose_letters_are_not_text_is_named_as_such(heart: Signals) -> None:
+def test_a_sheet_without_a_single_letter_proves_nothing(heart: Signals) -> None:
     blank = SheetStyle(labels=dict.fromkeys(LEADS, ""), rhythm_labels=False, header="", text="")
-    assert refusal(sheet(heart, blank)).reason is RefusalReason.UNSUPPORTED_FORM
+    assert refusal(sheet(heart, blank)).reason is RefusalReason.LABELS_INSUFFICIENT
+
+
+@pytest.mark.parametrize("style", [SheetStyle(), SheetStyle(rotate=90), SheetStyle(turned=True)], ids=str)
+def test_boxes_of_a_vector_sheet_lie_over_their_traces_on_the_drawn_page(heart: Signals, style: SheetStyle) -> None:
+    data = sheet(heart, style)
+    images = read(data, style=STYLE)
+    page = draw_page(data, 0)
+    assert images.page_dots_per_inch == 200
+    assert images.pixels_per_mm == pytest.approx(200 / 25.4, rel=0.01)
+    for box, lead in zip(images.boxes, LEADS, strict=True):
+        assert box.lead == lead
+        part = page[round(box.top) : round(box.bottom), round(box.left) : round(box.right)]
+        # 2.5 s at 25 mm/s, whichever way the page lies, and a trace over all of it
+        assert max(part.shape[:2]) / images.pixels_per_mm == pytest.approx(62.5, abs=1.0)
+        dark = (part.max(axis=2) < 90).any(axis=int(np.argmin(part.shape[:2])))
+        assert dark.mean() > 0.95
 
 
 @pytest.mark.parametrize("record", ["00009", "00038", "00040"])
@@ -263,3 +281,60 @@ def test_a_sheet_of_a_real_recorder_shows_what_its_waveform_holds(samples: Path,
 def test_every_real_sheet_is_accepted(samples: Path) -> None:
     for path in sorted((samples / "ecg_pdf").glob("*.pdf")):
         assert read(path.read_bytes(), style=STYLE).page_layout in {"3x4+1", "6x2"}
+
+
+def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Intersection over union of two rectangles (left, top, right, bottom)."""
+    wide, high = (min(one[2 + k], other[2 + k]) - max(one[k], other[k]) for k in (0, 1))
+    if wide <= 0 or high <= 0:
+        return 0.0
+    both = wide * high
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return both / (sum(areas) - both)
+
+
+def on_screen(corners: list[tuple[float, float]], *, turned: bool, rotate: int) -> tuple[float, float, float, float]:
+    """A rectangle of a sheet of 297 x 210 mm (y upwards) as a viewer shows it at 200 dots an inch."""
+    pixel = 200 / 25.4
+    upright = turned != (rotate in (90, 270))  # reportlab swaps the page's sides when it turns it
+    page_width, page_height = (210.0, 297.0) if upright else (297.0, 210.0)
+    points = []
+    for across, up in corners:
+        x, y = (210.0 - up, across) if turned else (across, up)
+        down = page_height - y
+        points.append(
+            {
+                0: (x, down),
+                90: (page_height - down, x),
+                180: (page_width - x, page_height - down),
+                270: (down, page_width - x),
+            }[rotate]
+        )
+    (x0, y0), (x1, y1) = np.min(points, axis=0) * pixel, np.max(points, axis=0) * pixel
+    return float(x0), float(y0), float(x1), float(y1)
+
+
+@pytest.mark.parametrize("rotate", [0, 90, 180, 270])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("rows", "seconds"), [(3, 2.5), (6, 5.0), (12, 10.0)])
+def test_boxes_are_pixels_of_the_page_as_a_viewer_shows_it(
+    heart: Signals, rows: int, seconds: float, turned: bool, rotate: int
+) -> None:
+    """An administrator looks at the boxes over the drawn page: /Rotate and sideways drawing must not move them."""
+    pdf = sheet(heart, SheetStyle(rows=rows, rhythm=(), turned=turned, rotate=rotate))
+    images = read(pdf, style=STYLE)
+    shown = sheet_picture(pdf, 0)
+    assert shown is not None
+    assert images.page_dots_per_inch == pytest.approx(200)
+    assert images.page_order == "standard"
+    assert images.page_seconds_per_lead == pytest.approx(seconds, abs=0.01)
+    assert images.pixels_per_mm == pytest.approx(200 / 25.4, rel=0.01)
+    for index, box in enumerate(images.boxes):
+        column, row = divmod(index, rows)
+        pitch, middle = 165.0 / rows, 180.0 - (row + 0.55) * 165.0 / rows
+        left = 32.0 + column * seconds * 25.0
+        corners = [(left, middle + pitch / 2), (left + seconds * 25.0, middle - pitch / 2)]
+        truth = on_screen(corners, turned=turned, rotate=rotate)
+        assert box.lead == LEADS[index]
+        # A lead's own median is not where its baseline was drawn: a millimetre or two of a row.
+        assert overlap((box.left, box.top, box.right, box.bottom), truth) > (0.9 if rows < 12 else 0.75)

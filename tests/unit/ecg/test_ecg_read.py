@@ -66,12 +66,10 @@ def test_reading_works_in_a_child_process(heart: Signals) -> None:
 @pytest.mark.parametrize(
     ("data", "word"),
     [
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 100, "PNG"),
-        (b"\xff\xd8\xff\xe0" + b"\0" * 100, "JPEG"),
-        (b"II*\0" + b"\0" * 100, "TIFF"),
-        (b"BM" + b"\0" * 100, "BMP"),
-        (b"<?xml version='1.0'?><AnnotatedECG/>", "XML"),
-        (bytes(range(256)) * 64, "neither"),
+        (b"<?xml version='1.0'?><RestingECG/>", "XML"),
+        (b"MFER" + bytes(100), "MFER"),
+        (bytes(16) + b"SCPECG" + bytes(100), "SCP-ECG"),
+        (bytes(range(256)) * 64, "no known form"),
     ],
 )
 def test_other_forms_are_refused_by_name(data: bytes, word: str) -> None:
@@ -82,12 +80,20 @@ def test_other_forms_are_refused_by_name(data: bytes, word: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "data",
+    [b"\x89PNG\r\n\x1a\n" + bytes(100), b"\xff\xd8\xff\xe0" + bytes(100), b"II*\0" + bytes(100), b"BM" + bytes(100)],
+)
+def test_pictures_of_nothing_are_damaged(data: bytes) -> None:
+    assert outcome(data) is RefusalReason.DAMAGED
+
+
+@pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("CT_small.dcm", RefusalReason.UNSUPPORTED_FORM),
+        ("CT_small.dcm", RefusalReason.NOT_AN_ECG),
         ("rtplan.dcm", RefusalReason.NOT_AN_ECG),
         ("reportsi.dcm", RefusalReason.NOT_AN_ECG),
-        ("SC_rgb.dcm", RefusalReason.UNSUPPORTED_FORM),
+        ("SC_rgb.dcm", RefusalReason.TOO_SMALL),
     ],
 )
 def test_other_dicom_objects_are_refused(name: str, reason: RefusalReason) -> None:

@@ -101,8 +101,14 @@ def test_the_nearest_whole_window_is_taken_and_the_earlier_of_two() -> None:
     assert (moved.start, moved.moved) == (150, True)
     assert choose_window(samples, 100.0, 4.9, 2.5).start == 500 - 0
     assert choose_window(samples, 100.0, 3.25, 2.5).start == 150  # 500 is as near
-    with pytest.raises(ValueError, match="no stretch"):
-        choose_window(np.full(1000, math.nan), 100.0, 0.0, 2.5)
+
+
+def test_a_lead_cut_short_is_shown_from_where_it_should_begin_and_the_rest_stays_empty() -> None:
+    samples = np.full(1000, math.nan)
+    samples[250:430] = 0.0
+    window = choose_window(samples, 100.0, 2.5, 2.5)
+    assert (window.start, window.end, window.moved) == (250, 500, False)
+    assert choose_window(samples, 100.0, 0.0, 2.5).moved
 
 
 def test_a_sheet_that_ends_a_sample_early_is_not_moved() -> None:

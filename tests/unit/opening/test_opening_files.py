@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import io
 import re
 import subprocess
 import sys
@@ -12,14 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import ecg_ingest
 import pacs_node
 from ecg_ingest.lead_images import EcgRefused, RenderStyle
+from ecg_ingest.sheet_picture import sheet_picture
 from inference.phantoms import PhantomPatient
 from inference.radiograph import RadiographPreprocessing, RadiographUnusable, Voi, read_radiograph
 from pacs_node.opening.opener import NotOpened, Opener
 from pacs_node.settings import Limits
+from tests.benchmarks.ecg_sheets import Look, draw
+from tests.benchmarks.ecg_signals import HZ, made_heart
 from tests.unit.opening import hostile
 
 STYLE, PREPROCESSING = RenderStyle(seconds_per_lead=2.0), RadiographPreprocessing(voi=Voi.PERCENTILE)
@@ -42,6 +47,27 @@ def test_a_waveform_comes_back_bit_by_bit(opener: Opener, mortara_ecg: Path) -> 
 def test_a_pdf_page_comes_back_bit_by_bit(opener: Opener, patient: PhantomPatient) -> None:
     content = patient.objects[1].part10
     assert same(opener.ecg(content, STYLE), ecg_ingest.read(content, style=STYLE))
+
+
+def test_a_scan_comes_back_bit_by_bit_with_the_places_of_its_leads(opener: Opener) -> None:
+    """Within the memory bound of these tests, with one thread and no more files than a confined child may open."""
+    look = Look(pixels_per_mm=6.0, label_mm=3.2)
+    content = draw(made_heart(11), HZ, look, seed=3).file()
+    images = opener.ecg(content, STYLE)
+    assert same(images, ecg_ingest.read(content, style=STYLE))
+    assert [box.lead for box in images.boxes] == list(ecg_ingest.LEADS)
+    assert np.array_equal(opener.sheet(content), np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
+
+
+def test_the_page_of_a_pdf_is_drawn_and_signals_have_none(
+    opener: Opener, patient: PhantomPatient, mortara_ecg: Path
+) -> None:
+    page = opener.sheet(patient.objects[1].part10)
+    assert page is not None
+    assert np.array_equal(page, sheet_picture(patient.objects[1].part10))
+    assert opener.sheet(mortara_ecg.read_bytes()) is None
+    with pytest.raises(EcgRefused, match="damaged"):
+        opener.sheet(b"\x89PNG\r\n\x1a\n broken")
 
 
 def test_a_radiograph_comes_back_bit_by_bit(opener: Opener, philips_radiograph: Path) -> None:
@@ -128,12 +154,12 @@ def test_the_worker_loads_no_pdf_library() -> None:
 def test_only_the_program_for_it_opens_files() -> None:
     """Pixels, waveforms and PDFs of others are opened in `opening.server` and nowhere else in the service."""
     opens = re.compile(
-        r"\bread_radiograph\b|\becg_ingest\.read\b|from ecg_ingest import.*\bread\b|\bpypdfium2\b"
-        r"|\bpixel_array\b|\bwaveform_array\b|\bWaveformData\b"
+        r"\bread_radiograph\b|\bsheet_picture\b|\bcv2\b|\becg_ingest\.read\b|from ecg_ingest import.*\bread\b"
+        r"|\bpypdfium2\b|\bpixel_array\b|\bwaveform_array\b|\bWaveformData\b"
     )
     root = Path(pacs_node.__file__).parent
     found = {str(file.relative_to(root)) for file in root.rglob("*.py") if opens.search(_code(file))}
-    own_making = {"commands/model.py", "commands/demo.py"}  # phantoms of its own, its own overlays
+    own_making = {"commands/model.py", "commands/demo.py", "flow/wrap.py"}  # phantoms, overlays, waveforms it writes
     assert found == {"opening/server.py", *own_making}
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecg_ingest.lead_images import LEADS, PIXELS_SHAPE, EcgSource, LeadImages, QualityFinding, RenderStyle
+from ecg_ingest.lead_images import LEADS, PIXELS_SHAPE, EcgSource, LeadBox, LeadImages, QualityFinding, RenderStyle
 from pacs_node.opening.framing import AnswerMalformed
 from pacs_node.opening.plain import ITEMS, TEXT_LENGTH, from_plain, to_plain
 
@@ -121,8 +121,14 @@ def test_lead_images_with_every_field_survive_the_way() -> None:
         quality=(QualityFinding(code="noisy", lead="V1", detail="mains"),),
         sampling_hz=500.0,
         signals_mv=np.zeros((len(LEADS), 10), dtype=np.float32),
+        boxes=tuple(LeadBox(lead=lead, page=0, left=1.5, top=2.0, right=3.25, bottom=4.0) for lead in LEADS),
+        page_order="standard",
+        page_seconds_per_lead=2.5,
+        pixels_per_mm=7.87,
+        page_dots_per_inch=200.0,
     )
     arrays = {"pixels": leads.pixels, "signals_mv": leads.signals_mv}
     back = from_plain(LeadImages, json.loads(json.dumps(to_plain(leads))), arrays)
     assert to_plain(back) == to_plain(leads)
     assert back.derived_leads == leads.derived_leads
+    assert back.boxes == leads.boxes

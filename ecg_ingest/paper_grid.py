@@ -1,0 +1,169 @@
+"""How paper lies in a picture: its tilt and how many pixels a millimetre are, from the printed grid.
+
+Pure: a picture in, numbers out. Says what it saw and how clearly; what to believe is the caller's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_TILT_DEGREES = 12.0
+LEAST_PIXELS_PER_MM = 2.2
+MOST_PIXELS_PER_MM = 32.0
+
+_TILT_SIDE = 1100  # pixels: lines 5 mm apart stay apart, and a hundred trial rotations stay quick
+_LEAST_WIDTH_MM = 150.0
+_MOST_WIDTH_MM = 480.0
+_STRONG_MM = 5.0  # heavy lines
+_OFF_ZERO = 0.02  # degrees: turning by exactly nothing blurs nothing and would always look sharpest
+_TINT_LIMIT = 0.35  # darkness beyond which something is ink, not grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridScale:
+    """One reading of the grid: pixels a millimetre across and down, and the share of its pattern explained."""
+
+    across: float
+    down: float
+    score: float
+
+    @property
+    def mean(self) -> float:
+        """Pixels a millimetre."""
+        return (self.across + self.down) / 2.0
+
+
+def tint(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """How much darker each pixel is than its surroundings in its darkest channel, ink cut off.
+
+    A coloured grid is dark in at least one channel; the trace must not outweigh it.
+    """
+    lowest = rgb.min(axis=2).astype(np.float32)
+    side = max(9, round(max(lowest.shape) / 60)) | 1
+    around = cv2.GaussianBlur(lowest, (0, 0), side / 2.0)
+    dark = np.clip((around - lowest) / np.maximum(around, 16.0), -_TINT_LIMIT, _TINT_LIMIT)
+    usual = float(np.percentile(np.abs(dark), 90.0)) + 1e-3
+    return np.clip(dark, -2.0 * usual, 2.0 * usual).astype(np.float32)
+
+
+def tilt_degrees(pattern: NDArray[np.float32]) -> float:
+    """By how much the picture must be turned counter-clockwise to make its lines level, within 12 degrees.
+
+    The tilt at which sums along rows and columns vary most from one to the next.
+    """
+    factor = min(1.0, _TILT_SIDE / max(pattern.shape))
+    small = cv2.resize(pattern, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else pattern
+    small = cv2.GaussianBlur(small, (0, 0), 0.8)
+    best = _OFF_ZERO
+    for step, reach in ((1.0, MAX_TILT_DEGREES), (0.25, 1.0), (0.05, 0.25)):
+        trials = best + np.arange(-reach, reach + step / 2.0, step)
+        scores = [_sharpness(small, float(angle)) for angle in trials]
+        best = float(trials[int(np.argmax(scores))])
+    return best
+
+
+def _sharpness(pattern: NDArray[np.float32], angle: float) -> float:
+    turned = turn(pattern, angle)
+    height, width = turned.shape
+    inside = turned[height // 12 : height - height // 12, width // 12 : width - width // 12]
+    rows, columns = inside.mean(axis=1), inside.mean(axis=0)
+    return float(np.var(np.diff(rows)) + np.var(np.diff(columns)))
+
+
+def turn(pattern: NDArray[np.float32], angle: float) -> NDArray[np.float32]:
+    """The pattern turned counter-clockwise by `angle` degrees about its middle, same size."""
+    height, width = pattern.shape
+    matrix = cv2.getRotationMatrix2D((width / 2.0, height / 2.0), angle, 1.0)
+    turned: NDArray[np.float32] = cv2.warpAffine(pattern, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    return turned
+
+
+def grid_scales(pattern: NDArray[np.float32]) -> list[GridScale]:
+    """Every plausible reading of the grid of an untilted pattern, the clearest first.
+
+    Lines repeat each millimetre, heavier ones each five; a sheet may carry one kind only. Each reading
+    is tried against both axes' spectra: the power at multiples of one line a 5 mm, over what is
+    expected there by chance.
+    """
+    spectra = [_spectrum(pattern.mean(axis=0)), _spectrum(pattern.mean(axis=1))]
+    width = max(pattern.shape)
+    candidates: set[float] = set()
+    for frequencies, power in spectra:
+        for peak in _peaks(frequencies, power):
+            for per_mm in (1.0, 0.2, 0.4, 0.6, 0.8, 2.0):
+                pixels = per_mm / peak
+                if (
+                    LEAST_PIXELS_PER_MM <= pixels <= MOST_PIXELS_PER_MM
+                    and _LEAST_WIDTH_MM <= width / pixels <= _MOST_WIDTH_MM
+                ):
+                    candidates.add(round(pixels, 3))
+    found: list[GridScale] = []
+    for pixels in candidates:
+        (across, one), (down, other) = (_refined(pixels, spectrum) for spectrum in spectra)
+        if one <= 0.0 or other <= 0.0 or abs(across / down - 1.0) > 0.06:
+            continue
+        found.append(GridScale(across=across, down=down, score=(one * other) ** 0.5))
+    # A grid of twice the size explains all that the right one does: of near equals the finer is meant.
+    found.sort(key=lambda scale: -scale.score * scale.mean**-0.3)
+    kept: list[GridScale] = []
+    for scale in found:
+        if all(abs(scale.mean / other.mean - 1.0) > 0.03 for other in kept):
+            kept.append(scale)
+    return kept
+
+
+_Spectrum = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def _spectrum(profile: NDArray[np.float32]) -> _Spectrum:
+    """Frequencies (cycles a pixel) and their share of the power; what varies over 60 pixels is left out."""
+    values = profile.astype(np.float64)
+    values = values - cv2.GaussianBlur(values.reshape(1, -1), (0, 0), 25.0).ravel()
+    values = np.clip(values, -3.0 * values.std(), 3.0 * values.std()) * np.hanning(values.size)
+    size = 8 * 2 ** int(np.ceil(np.log2(values.size)))
+    power = np.abs(np.fft.rfft(values, size)) ** 2
+    frequencies = np.fft.rfftfreq(size)
+    power[frequencies < 1.0 / 90.0] = 0.0
+    return frequencies, power / max(float(power.sum()), 1e-12)
+
+
+def _peaks(frequencies: NDArray[np.float64], power: NDArray[np.float64]) -> list[float]:
+    """The strongest lines of a spectrum, apart from one another."""
+    rest = power.copy()
+    apart = max(1, round(0.004 / float(frequencies[1])))
+    found = []
+    for _ in range(6):
+        at = int(np.argmax(rest))
+        if rest[at] < 0.05 * power.max():
+            break
+        found.append(float(frequencies[at]))
+        rest[max(0, at - apart) : at + apart + 1] = 0.0
+    return found
+
+
+def _refined(pixels: float, spectrum: _Spectrum) -> tuple[float, float]:
+    """The scale near `pixels` that explains a spectrum best, and how much better than chance."""
+    trials = pixels * (1.0 + np.linspace(-0.03, 0.03, 61))
+    scores = [_explained(float(trial), spectrum) for trial in trials]
+    best = int(np.argmax(scores))
+    return float(trials[best]), scores[best]
+
+
+def _explained(pixels: float, spectrum: _Spectrum) -> float:
+    """Share of the power at lines of a grid with this many pixels a millimetre, less the chance share."""
+    frequencies, power = spectrum
+    step = float(frequencies[1])
+    base = 1.0 / (_STRONG_MM * pixels)
+    harmonics = np.arange(1, int(0.5 / base) + 1)[:25] * base
+    reach = 1.0 / 1200.0
+    share = 0.0
+    covered = 0.0
+    for harmonic in harmonics:
+        low, high = max(0, int((harmonic - reach) / step)), int((harmonic + reach) / step) + 1
+        share += float(power[low:high].sum())
+        covered += (high - low) * step
+    return share - covered / 0.5

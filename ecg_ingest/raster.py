@@ -1,0 +1,316 @@
+"""A picture of a 12-lead ECG on paper to the recording drawn on it, or a refusal with a reason.
+
+Nothing is learned: the grid gives the scale, the printed names the layout, the ink the signals; and every
+lead's place must be proved by labels, by one line a row and by the limb leads' equations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecg_ingest.flatten import Flat, Paper, lay_flat, read_paper, turned
+from ecg_ingest.glyphs import shapes
+from ecg_ingest.ink import Ink, find_ink
+from ecg_ingest.lead_images import LEADS, EcgRefused, LeadBox, QualityFinding, RefusalReason
+from ecg_ingest.paper_scale import PULSE_SECONDS, STANDARD_MM_PER_MILLIVOLT, STANDARD_MM_PER_SECOND
+from ecg_ingest.placed_labels import Placement, place_labels
+from ecg_ingest.printed_labels import PrintedLabel, find_hidden_labels, find_printed_labels
+from ecg_ingest.raster_columns import Columns, PrintedPulse, erase_words, find_columns, find_pulses
+from ecg_ingest.raster_rows import RowMatch, match_rows
+from ecg_ingest.raster_signals import CellSignal, cell_signals, moved_left, recording_of, row_shifts
+from ecg_ingest.recording import Recording
+from ecg_ingest.trace import Line, Row, find_rows, follow
+
+LEAST_ROWS = 3  # lines across a picture; fewer are no 12-lead ECG
+LEAST_SIDE = 250  # pixels: twelve leads on fewer cannot be told from one another
+_LEAST_GRID = 0.03  # how much of a picture's pattern its grid must explain
+_SCALES_TRIED, _NEARLY_AS_CLEAR = 3, 0.6
+_COLUMN_SECONDS = {"3x4": (2.5,), "4x3": (2.5, 10.0 / 3.0), "6x2": (2.5, 5.0), "12x1": (10.0,)}
+_COLUMN_TOLERANCE = 0.09  # labels do not stand exactly as far apart as their columns begin
+_HEIGHT_TOLERANCE, _WIDTH_TOLERANCE = 0.2, 0.38  # of a pulse: other gains and speeds are twice or half
+_LINE_SECONDS = 10.0  # of a line over a whole sheet
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterSheet:
+    """What a picture gave."""
+
+    recording: Recording
+    layout: str  # "3x4+1"
+    order: str  # "standard" or "cabrera"
+    boxes: tuple[LeadBox, ...]
+    seconds_per_column: float
+    pixels_per_mm: float  # of the picture as given
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """A flat sheet and what was seen on it."""
+
+    flat: Flat
+    ink: Ink
+    rows: list[Row]
+    labels: list[PrintedLabel]
+    placement: Placement
+
+
+def read_raster(picture: NDArray[np.uint8], page: int = 0) -> RasterSheet:
+    """Recover the signals of a picture of an ECG sheet.
+
+    Parameters
+    ----------
+    picture : uint8 array [height, width, 3]
+        RGB.
+    page : int
+        For the boxes.
+
+    Raises
+    ------
+    EcgRefused
+        With the reason.
+    """
+    height, width = picture.shape[:2]
+    if min(height, width) < LEAST_SIDE:
+        raise EcgRefused(
+            RefusalReason.TOO_SMALL, f"{width} x {height} pixels", "scan the sheet at 150 dots an inch or more"
+        )
+    paper = read_paper(picture)
+    refusals: list[EcgRefused] = []
+    for quarter_turns in _orientations(paper):
+        try:
+            return _read_upright(turned(paper, quarter_turns), page)
+        except EcgRefused as refusal:
+            refusals.append(refusal)
+            if refusal.reason not in _PERHAPS_TURNED:
+                raise
+    raise refusals[0]
+
+
+_PERHAPS_TURNED = (RefusalReason.LABELS_INSUFFICIENT, RefusalReason.ROWS_DO_NOT_MATCH)
+
+
+def _orientations(paper: Paper) -> tuple[int, ...]:
+    """Quarter turns clockwise to try, the likeliest first: lines run across, and letters stand upright."""
+    if not paper.scales:
+        raise _without_grid(paper)
+    flat = lay_flat(paper, paper.scales[0])
+    mask = find_ink(flat.rgb, flat.pixels_per_mm).mask
+    level = find_rows(mask, flat.pixels_per_mm)
+    upright = find_rows(np.ascontiguousarray(mask.T), flat.pixels_per_mm)
+    if max(len(level), len(upright)) < LEAST_ROWS:
+        raise _no_ecg(len(level))
+    if len(upright) < LEAST_ROWS:
+        return (0, 2)
+    if len(level) < LEAST_ROWS:
+        return (1, 3)
+    across, down = (sum(row.coverage for row in rows) for rows in (level, upright))
+    return (0, 2, 1, 3) if across >= down else (1, 3, 0, 2)
+
+
+def _no_ecg(lines: int) -> EcgRefused:
+    return EcgRefused(
+        RefusalReason.NOT_AN_ECG,
+        f"{lines} lines run across the picture, not the three and more of an ECG sheet",
+        "check the routing rule; if it is an ECG, scan the whole sheet evenly lit",
+    )
+
+
+def _read_upright(paper: Paper, page: int) -> RasterSheet:
+    seen = _look(paper)
+    fit = seen.placement.fit
+    pixels_per_mm = seen.flat.pixels_per_mm
+    matches = match_rows(seen.rows, fit, seen.ink.mask, pixels_per_mm)
+    failures: list[EcgRefused] = []
+    read: list[RasterSheet] = []
+    for match in matches:
+        try:
+            read.append(_read_rows(seen, match, page))
+        except EcgRefused as refusal:
+            failures.append(refusal)
+    if len(read) > 1:
+        raise EcgRefused(
+            RefusalReason.LAYOUT_AMBIGUOUS,
+            "the labels may belong to the lines above or below them",
+            "export the ECG with labels beside their lines",
+        )
+    if not read:
+        raise failures[0]
+    return read[0]
+
+
+def _look(paper: Paper) -> _Seen:
+    """The reading of the grid under which the labels form a layout at a known speed."""
+    least = max(_LEAST_GRID, _NEARLY_AS_CLEAR * max((scale.score for scale in paper.scales), default=0.0))
+    scales = [scale for scale in paper.scales[:_SCALES_TRIED] if scale.score >= least]
+    if not scales:
+        raise _without_grid(paper)
+    refusals = []
+    for scale in scales:
+        flat = lay_flat(paper, scale)
+        ink = find_ink(flat.rgb, flat.pixels_per_mm)
+        rows = find_rows(ink.mask, flat.pixels_per_mm)
+        try:
+            labels, placement = _placed(ink, flat.pixels_per_mm)
+        except EcgRefused as refusal:
+            refusals.append(_no_ecg(len(rows)) if len(rows) < LEAST_ROWS else refusal)
+            continue
+        return _Seen(flat=flat, ink=ink, rows=rows, labels=labels, placement=placement)
+    raise refusals[0]
+
+
+def _placed(ink: Ink, pixels_per_mm: float) -> tuple[list[PrintedLabel], Placement]:
+    """The layout from labels that stand free; if they are too few, from those under the trace as well."""
+    free = find_printed_labels(ink, pixels_per_mm)
+    try:
+        return free, place_labels(free, ink, pixels_per_mm, _COLUMN_SECONDS, _COLUMN_TOLERANCE)
+    except EcgRefused as refusal:
+        if refusal.reason not in (RefusalReason.LABELS_INSUFFICIENT, RefusalReason.LAYOUT_AMBIGUOUS):
+            raise
+    hidden = find_hidden_labels(ink, pixels_per_mm)
+    labels = [*free, *(label for label in hidden if not any(_over(label, other) for other in free))]
+    return labels, place_labels(labels, ink, pixels_per_mm, _COLUMN_SECONDS, _COLUMN_TOLERANCE)
+
+
+def _over(one: PrintedLabel, other: PrintedLabel) -> bool:
+    """Whether two labels share paper, and the other is a name that tells."""
+    return (
+        other.lead != "I"
+        and one.left < other.right
+        and one.right > other.left
+        and one.top < other.bottom
+        and one.bottom > other.top
+    )
+
+
+def _without_grid(paper: Paper) -> EcgRefused:
+    ink = find_ink(paper.rgb, max(paper.rgb.shape) / 280.0)
+    rows = find_rows(ink.mask, max(paper.rgb.shape) / 280.0)
+    if len(rows) < LEAST_ROWS:
+        return EcgRefused(
+            RefusalReason.NOT_AN_ECG,
+            "the picture shows neither a grid nor lines across it",
+            "check the routing rule; if it is an ECG, scan the whole sheet",
+        )
+    return EcgRefused(
+        RefusalReason.NO_SCALE,
+        "no regular grid can be seen: a millimetre is unknown",
+        "scan the sheet in colour or grey, at 150 dots an inch or more, unbent",
+    )
+
+
+def _read_rows(seen: _Seen, match: RowMatch, page: int) -> RasterSheet:
+    """Lines to signals, for one way in which the rows of labels may lie over the lines."""
+    flat, fit = seen.flat, seen.placement.fit
+    work = flat.pixels_per_mm
+    mask = _without_letters(seen)
+    lines = follow(list(match.rows), mask, seen.ink.darkness, work)
+    shifts = row_shifts(lines, work)
+    lines = [moved_left(line, shift) for line, shift in zip(lines, shifts, strict=True)]
+    own = lines[match.first : match.first + len(fit.layout.rows)]
+    pulses = [find_pulses(line, work, work) for line in lines]
+    seconds = seen.placement.seconds_per_column
+    width = seconds * STANDARD_MM_PER_SECOND * work
+    lefts = [_label_left(seen, column) for column in range(fit.layout.columns)]
+    columns = find_columns(own, pulses[match.first : match.first + len(own)], lefts, width, work, work)
+    beside = [
+        pulse
+        for row in pulses
+        for pulse in row
+        if pulse.right <= columns.starts[0] + 1.5 * work or pulse.left >= columns.starts[-1] - 1.5 * work
+    ]
+    findings = _checked_scale(beside)
+    cells = cell_signals(own, fit.layout, columns, work)
+    strips = [line for number, line in enumerate(lines) if not match.first <= number < match.first + len(own)]
+    recording = recording_of(cells, seconds, findings)
+    return RasterSheet(
+        recording=recording,
+        layout=f"{fit.layout.name}+{len(strips)}" if strips else fit.layout.name,
+        order=fit.layout.order,
+        boxes=_boxes(flat, cells, own, strips, columns, shifts[match.first :], page),
+        seconds_per_column=seconds,
+        pixels_per_mm=flat.source_pixels_per_mm,
+    )
+
+
+def _without_letters(seen: _Seen) -> NDArray[np.bool_]:
+    """The ink without the labels' letters, which often stand on a trace."""
+    boxes, pictures = [], []
+    for name, font, box in seen.placement.letters:
+        boxes.append(box)
+        pictures.append(shapes().by_name[name, font].picture)
+    return erase_words(seen.ink.mask, boxes, pictures, seen.flat.pixels_per_mm)
+
+
+def _label_left(seen: _Seen, column: int) -> float:
+    """The usual left edge of a column's labels."""
+    lefts = [box[0] for row, at, box in seen.placement.boxes if at == column]
+    if lefts:
+        return float(np.median(lefts))
+    return float(np.median(seen.placement.fit.across[:, column])) - seen.flat.pixels_per_mm
+
+
+def _checked_scale(pulses: list[PrintedPulse]) -> tuple[QualityFinding, ...]:
+    """What the calibration pulses say; refuse a gain or speed other than 10 mm/mV and 25 mm/s."""
+    if not pulses:
+        return (
+            QualityFinding(
+                code="gain_assumed",
+                lead="",
+                detail="no calibration pulse is on the picture: 10 mm/mV and 25 mm/s are taken for granted",
+            ),
+        )
+    hint = "print the ECG at 25 mm/s and 10 mm/mV"
+    height = float(np.median([pulse.height_mm for pulse in pulses]))
+    if abs(height / STANDARD_MM_PER_MILLIVOLT - 1.0) > _HEIGHT_TOLERANCE:
+        raise EcgRefused(
+            RefusalReason.NON_STANDARD_SCALE, f"the calibration pulse is {height:.1f} mm high, not 10", hint
+        )
+    half = [pulse for pulse in pulses if abs(pulse.height_mm / 5.0 - 1.0) < _HEIGHT_TOLERANCE]
+    if 3 * len(half) >= len(pulses):
+        raise EcgRefused(RefusalReason.NON_STANDARD_SCALE, "the calibration pulses differ in height", hint)
+    widths = [pulse.width_mm for pulse in pulses if np.isfinite(pulse.width_mm)]
+    usual = PULSE_SECONDS * STANDARD_MM_PER_SECOND
+    if widths and abs(float(np.median(widths)) / usual - 1.0) > _WIDTH_TOLERANCE:
+        raise EcgRefused(
+            RefusalReason.NON_STANDARD_SCALE, f"the calibration pulse is {np.median(widths):.1f} mm wide, not 5", hint
+        )
+    return ()
+
+
+def _boxes(
+    flat: Flat,
+    cells: dict[str, CellSignal],
+    own: list[Line],
+    strips: list[Line],
+    columns: Columns,
+    shifts: list[float],
+    page: int,
+) -> tuple[LeadBox, ...]:
+    """Each lead's rectangle: its line from end to end, and half-way to the lines above and below it."""
+    lines = [*own, *strips]
+    boxes = []
+    for lead in LEADS:
+        cell = cells[lead]
+        left, right = columns.starts[cell.column], columns.starts[cell.column + 1]
+        levels = sorted(
+            level for line in lines if np.isfinite(level := float(np.nanmedian(line.part(left, right).middle)))
+        )
+        level = float(np.nanmedian(own[cell.row].part(left, right).middle))
+        above = [other for other in levels if other < level - 1.0]
+        below = [other for other in levels if other > level + 1.0]
+        pitch = float(np.median(np.diff(levels)))
+        top = (above[-1] + level) / 2.0 if above else level - pitch / 2.0
+        bottom = (below[0] + level) / 2.0 if below else level + pitch / 2.0
+        height, width = flat.rgb.shape[:2]
+        moved = shifts[cell.row]
+        x0, y0, x1, y1 = flat.box(
+            max(0.0, left + cell.first + moved),
+            max(0.0, top),
+            min(float(width), left + cell.last + moved),
+            min(float(height), bottom),
+        )
+        boxes.append(LeadBox(lead=lead, page=page, left=x0, top=y0, right=x1, bottom=y1))
+    return tuple(boxes)

@@ -1,0 +1,307 @@
+"""Where the columns of a sheet begin, and the calibration pulses beside them, from lines that were followed.
+
+Pure. Labels stand near a column's beginning, but how near differs between recorders: the lines decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ecg_ingest.trace import Line
+
+_SEARCH_BEFORE_MM, _SEARCH_AFTER_MM = 36.0, 8.0  # of a column's beginning, about its label's left edge
+_JUMP_MM = 1.2  # a jump counts up to this
+_JUMP_WIDTH_MM = 1.0
+_LABEL_BEFORE_MM, _LABEL_AFTER_MM = 1.5, 5.0  # how labels usually stand to where their lead begins
+_LABEL_COST = 0.3  # a millimetre that they stand otherwise
+_NEAR_MM = 1.0
+_PIECE_MM, _GAP_MM = 14.0, 1.2  # a pulse's remains at a line's end, and what separates them from it
+_FOOT_MM = 7.0  # a pulse's foot and the gap behind it
+
+_PULSE_HEIGHT_MM = (3.5, 24.0)
+_PULSE_WIDTH_MM = (2.0, 14.0)
+_PULSE_FLAT_MM = 0.45
+_PULSE_REACH_MM = 22.0
+_FLANK_MM = 0.7  # about a pulse's edges
+_BRIDGED_MM = 1.0  # of a trace that letters cross
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrintedPulse:
+    """A calibration pulse on paper, in millimetres, and the columns of pixels it spans."""
+
+    width_mm: float  # NaN where the picture's edge cuts it
+    height_mm: float
+    left: int
+    right: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Where leads begin and end, in pixels, and how well the lines agree with it (0 to 1)."""
+
+    starts: tuple[float, ...]  # one a column, and the end of the last
+    support: float
+
+
+def find_pulses(line: Line, across: float, down: float) -> list[PrintedPulse]:
+    """Calibration pulses in the first and last centimetres of a line: up, level, down.
+
+    Parameters
+    ----------
+    across, down : float
+        Pixels a millimetre.
+    """
+    known = np.flatnonzero(np.isfinite(line.top))
+    if known.size == 0:
+        return []
+    reach = round(_PULSE_REACH_MM * across)
+    found = []
+    ends = [(known[0], min(known[0] + reach, known[-1] + 1)), (max(known[0], known[-1] + 1 - reach), known[-1] + 1)]
+    for left, right in ends:
+        pulse = _pulse(line, int(left), int(right), across, down)
+        if pulse is not None and all(abs(pulse.left - other.left) > across for other in found):
+            found.append(pulse)
+    return found
+
+
+def _pulse(line: Line, left: int, right: int, across: float, down: float) -> PrintedPulse | None:
+    window = slice(left, right)
+    known = np.isfinite(line.bottom[window])
+    if known.sum() < 2.0 * across:
+        return None
+    lowest = float(np.quantile(line.bottom[window][known], 0.8))
+    rough = np.where(known, (lowest - line.top[window]) / down, 0.0)
+    for run_left, run_right in _stretches(rough > _PULSE_HEIGHT_MM[0]):
+        width = (run_right - run_left) / across
+        if not _PULSE_WIDTH_MM[0] <= width <= _PULSE_WIDTH_MM[1]:
+            continue
+        base = _foot(line, left + run_left, left + run_right, across)
+        margin = max(1, round(0.22 * (run_right - run_left)))
+        inner = slice(left + run_left + margin, left + run_right - margin)
+        tops, bottoms = line.top[inner], line.bottom[inner]
+        if tops.size < 3 or not np.isfinite(tops).all() or base is None:
+            continue
+        height = (_feet(line, left + run_left, left + run_right, across, base) - float(np.median(tops))) / down
+        flat = float(np.quantile(np.abs(tops - np.median(tops)), 0.9)) / down < _PULSE_FLAT_MM
+        level = float(np.quantile(bottoms - tops, 0.8)) / down < 3.0 * _PULSE_FLAT_MM
+        up = np.where(known, (base - line.top[window]) / down, np.inf)
+        if flat and level and _steep(up, run_left, run_right, height, across) and _PULSE_HEIGHT_MM[0] < height:
+            whole = _stands_whole(line, left + run_left, left + run_right, across)
+            return PrintedPulse(
+                width_mm=width if whole else float("nan"),
+                height_mm=height,
+                left=left + run_left,
+                right=left + run_right,
+            )
+    return None
+
+
+def _stands_whole(line: Line, left: int, right: int, across: float) -> bool:
+    """Whether a pulse's feet are seen on both sides: the edge of the picture or paper cuts many."""
+    near, far = round(0.5 * across), round(2.0 * across)
+    before = line.top[max(0, left - far) : max(0, left - near)]
+    after = line.top[right + near : right + far]
+    return bool(np.isfinite(before).sum() > 0.2 * across and np.isfinite(after).any())
+
+
+def _feet(line: Line, left: int, right: int, across: float, base: float) -> float:
+    """How far down a pulse's upright flanks reach: the line beside it may wander off at once."""
+    reach = max(1, round(_FLANK_MM * across))
+    ends = []
+    for edge in (left, right):
+        columns = slice(max(0, edge - reach), edge + reach + 1)
+        tall = line.bottom[columns] - line.top[columns] > 2.0 * across
+        if tall.any():
+            ends.append(float(line.bottom[columns][tall].max()))
+    return float(np.mean(ends)) if ends else base
+
+
+def _foot(line: Line, left: int, right: int, across: float) -> float | None:
+    """The level of the line just before and after a pulse."""
+    near, far = max(1, round(0.3 * across)), round(2.5 * across)
+    beside = [*range(max(0, left - far), left - near), *range(right + near, min(line.top.size, right + far))]
+    level = [
+        float(line.middle[column])
+        for column in beside
+        if np.isfinite(line.top[column]) and line.bottom[column] - line.top[column] < 0.5 * across
+    ]
+    return float(np.median(level)) if len(level) >= 2 else None
+
+
+def _steep(up: NDArray[np.float64], left: int, right: int, height: float, across: float) -> bool:
+    """Both flanks stand upright, from the foot to nine tenths within a millimetre and a half.
+
+    A heart's waves do not, level-topped or not, and a line that jumps at its end has one flank only. A
+    picture's edge may cut a pulse.
+    """
+    reach = max(2, round(1.5 * across))
+    rises = float(up[left : left + reach].max()) > 0.9 * height
+    falls = float(up[max(left, right - reach) : right].max()) > 0.9 * height
+    before, after = up[max(0, left - reach) : left], up[right : right + reach]
+    foot_before = left <= 1 or (before.size > 0 and float(before.min()) < 0.35 * height)
+    foot_after = after.size > 0 and float(after.min()) < 0.35 * height
+    return rises and falls and foot_before and foot_after
+
+
+def _stretches(above: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], above, [False])).astype(np.int8)))
+    return [(int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def find_columns(
+    lines: Sequence[Line],
+    pulses: Sequence[Sequence[PrintedPulse]],
+    label_lefts: Sequence[float],
+    width: float,
+    across: float,
+    down: float,
+) -> Columns:
+    """The beginning of the first column that the lines support best.
+
+    Parameters
+    ----------
+    lines : sequence of Line
+        One a row.
+    pulses : sequence of sequences of PrintedPulse
+        Of each row.
+    label_lefts : sequence of float
+        Where the labels of each column begin, in pixels.
+    width : float
+        Of a column, in pixels.
+    across, down : float
+        Pixels a millimetre.
+    """
+    count = len(label_lefts)
+    jumps = _jumps(lines, across, down)
+    begins, ends = _extents(lines, pulses, across)
+    first = label_lefts[0]
+    trials = np.arange(first - _SEARCH_BEFORE_MM * across, first + _SEARCH_AFTER_MM * across)
+    best, best_score = 0.0, -np.inf
+    for trial in trials:
+        edges = trial + width * np.arange(count + 1)
+        score = _start_score(float(trial), begins, across) + 0.7 * _start_score(float(edges[-1]), ends, across)
+        inner = [_at(jumps, float(edge), across) for edge in edges[1:-1]]
+        if inner:
+            score += 1.5 * float(np.mean(np.minimum(inner, 1.0)))
+        offsets = np.array(label_lefts) - edges[:-1]
+        outside = np.maximum(np.maximum(-_LABEL_BEFORE_MM * across - offsets, offsets - _LABEL_AFTER_MM * across), 0.0)
+        score -= min(1.0, _LABEL_COST * float(np.mean(outside)) / across)
+        if score > best_score:
+            best, best_score = float(trial), score
+    return Columns(starts=tuple((best + width * np.arange(count + 1)).tolist()), support=best_score)
+
+
+def _start_score(place: float, places: Sequence[float], across: float) -> float:
+    """Share of the rows whose line begins (or ends) here."""
+    near = np.abs(np.array(places) - place) / (_NEAR_MM * across)
+    return float(np.mean(np.maximum(0.0, 1.0 - 0.5 * near))) if near.size else 0.0
+
+
+def _extents(
+    lines: Sequence[Line], pulses: Sequence[Sequence[PrintedPulse]], across: float
+) -> tuple[list[float], list[float]]:
+    """Where each row's heart begins and ends: without its pulses."""
+    begins, ends = [], []
+    for line, own in zip(lines, pulses, strict=True):
+        known = np.flatnonzero(np.isfinite(line.top))
+        if known.size == 0:
+            continue
+        middle = (known[0] + known[-1]) / 2.0
+        left, right = float(known[0]), float(known[-1] + 1)
+        for pulse in own:
+            if pulse.left < middle:
+                left = max(left, pulse.right + _tail(line, pulse.right, across, 1))
+            else:
+                right = min(right, pulse.left - _tail(line, pulse.left, across, -1))
+        if not own:
+            left, right = _without_pieces(known, across)
+        begins.append(left)
+        ends.append(right)
+    return begins, ends
+
+
+def _without_pieces(known: NDArray[np.intp], across: float) -> tuple[float, float]:
+    """A line's ends without short pieces that stand off: a pulse that the picture's edge cuts is none to see."""
+    gaps = np.flatnonzero(np.diff(known) > _GAP_MM * across)
+    left, right = float(known[0]), float(known[-1] + 1)
+    for gap in gaps.tolist():
+        if known[gap] - known[0] < _PIECE_MM * across:
+            left = float(known[gap + 1])
+    for gap in gaps[::-1].tolist():
+        if known[-1] - known[gap + 1] < _PIECE_MM * across:
+            right = float(known[gap] + 1)
+    return left, right
+
+
+def _tail(line: Line, at: int, across: float, direction: int) -> float:
+    """From a pulse to where the heart's line begins: behind the gap after its foot, else a millimetre on."""
+    gap = False
+    for step in range(1, round(_FOOT_MM * across)):
+        column = at + direction * step
+        if not 0 <= column < line.top.size:
+            break
+        if not np.isfinite(line.top[column]):
+            gap = True
+        elif gap:
+            return float(step)
+    return 1.0 * across
+
+
+def _jumps(lines: Sequence[Line], across: float, down: float) -> NDArray[np.float64]:
+    """How far the lines jump at each column of pixels, all rows together: 1 where each jumps by 0.4 mm."""
+    width = max(2, round(_JUMP_WIDTH_MM * across))
+    total = np.zeros(lines[0].top.size)
+    for line in lines:
+        known = np.flatnonzero(np.isfinite(line.top))
+        if known.size < 4 * width:
+            continue
+        middle = np.interp(np.arange(line.top.size), known, line.middle[known])
+        padded = np.pad(middle, width, mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, width)
+        medians = np.median(windows, axis=1)
+        jump = np.abs(medians[width : width + middle.size] - medians[: middle.size])
+        total += np.minimum(jump / down, _JUMP_MM)
+    return total / (0.4 * len(lines))
+
+
+def _at(jumps: NDArray[np.float64], place: float, across: float) -> float:
+    reach = max(1, round(0.35 * across))
+    centre = round(place)
+    part = jumps[max(0, centre - reach) : centre + reach + 1]
+    return float(part.max()) if part.size else 0.0
+
+
+def erase_words(
+    mask: NDArray[np.bool_],
+    boxes: Sequence[tuple[float, float, float, float]],
+    shapes: Sequence[NDArray[np.float32]],
+    pixels_per_mm: float,
+) -> NDArray[np.bool_]:
+    """The ink without the letters of labels: their own strokes only, and a trace through them is closed again.
+
+    Parameters
+    ----------
+    boxes : sequence of (left, top, right, bottom)
+        Where each label stands, in pixels.
+    shapes : sequence of arrays
+        Each label as printed, 1 ink, any size.
+    """
+    cleared = mask.copy()
+    bridge = np.ones((max(3, round(_BRIDGED_MM * pixels_per_mm)) | 1, 3), np.uint8)
+    for (left, top, right, bottom), shape in zip(boxes, shapes, strict=True):
+        x0, y0, x1, y1 = round(left), round(top), round(right), round(bottom)
+        if x1 <= x0 or y1 <= y0 or x0 < 0 or y0 < 0 or x1 > mask.shape[1] or y1 > mask.shape[0]:
+            continue
+        letters = cv2.resize(shape, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA) > 0.25
+        letters = cv2.dilate(letters.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        cleared[y0:y1, x0:x1] &= ~letters
+        around = (slice(max(0, y0 - bridge.shape[0]), y1 + bridge.shape[0]), slice(max(0, x0 - 2), x1 + 2))
+        closed = cv2.morphologyEx(cleared[around].astype(np.uint8), cv2.MORPH_CLOSE, bridge) > 0
+        cleared[around] |= closed & mask[around]
+    return cleared

@@ -1,0 +1,413 @@
+"""Follow the lines of an ECG through a picture's ink, and turn a line of pixels into a line of points.
+
+Pure: masks in, heights out. The cheapest way from left to right is found for every row of a sheet by
+dynamic programming over all pixels; a step up or down costs its length, a column without ink costs more.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ecg_ingest.cheapest_path import cheapest_paths
+
+_COARSE_PIXELS_PER_MM = 2.0
+_LEAST_COVERAGE = 0.62  # of a row's columns that hold ink on its path
+_LEAST_EXTENT = 0.45  # of the picture's inked width that a row spans
+_MOST_ROWS = 18
+_ERASE_MM = 1.2
+_WHOLE = 0.7  # of the usual length that every line of a sheet has
+_TOGETHER = 0.2  # of two lines' columns, before one is no line of its own
+_STROKE_MM, _STROKE_COST = 3.0, 0.15  # an upright stroke may be another row's: better the level line beside it
+
+_CLIMB_ON_INK, _CLIMB_OFF_INK = 0.001, 0.05  # a pixel: a QRS is climbed to its top; blank paper is not crossed
+_BAND_MM = 36.0  # above and below a row's usual height
+_OTHERS_MM, _OTHERS_COST, _BEYOND_COST = 1.0, 0.4, 0.12
+_ASTRAY_PITCHES, _ASTRAY_COST = 0.45, 0.3  # of the distance between rows that a line may wander for nothing
+_FLANK_MM = 2.5  # beside a stroke that reaches from row to row
+_OWN_MM = 1.5  # of a flank, before it counts as a wave of its own
+_STROKE_LEAST = 0.9  # of the thickness, from the line's middle at its highest to that at its lowest
+_BASE_MM = 8.0  # over which the level line around a stroke is taken
+_FARTHEST_PITCHES, _FARTHEST_MM = 1.15, 20.0  # from its usual height that a line may go
+_FAR_PITCHES, _FAR_MM = 0.75, 12.0  # from every row: ink that is no trace
+_TALL_RUN = 1.9  # of the line's thickness: a stroke, not a level line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line that runs across a sheet: its height in each column of pixels, NaN where it does not run."""
+
+    heights: NDArray[np.float64]
+    coverage: float
+
+    def level(self, left: float, right: float) -> float:
+        """The usual height between two places; NaN if it does not run there."""
+        part = self.heights[max(0, round(left)) : max(0, round(right))]
+        part = part[np.isfinite(part)]
+        return float(np.median(part)) if part.size else float("nan")
+
+    @property
+    def roughness(self) -> float:
+        """How far it goes up and down on the way, a column."""
+        return float(np.nanmean(np.abs(np.diff(self.heights))))
+
+    @property
+    def start(self) -> int:
+        """First column."""
+        return int(np.flatnonzero(np.isfinite(self.heights))[0])
+
+    @property
+    def end(self) -> int:
+        """Last column and one."""
+        return int(np.flatnonzero(np.isfinite(self.heights))[-1]) + 1
+
+
+def find_rows(mask: NDArray[np.bool_], pixels_per_mm: float) -> list[Row]:
+    """Every line that runs across the sheet, from the top.
+
+    The best line is taken, its ink erased, and the next one sought, until what is left no longer covers
+    most of its columns. Lines that cross are exchanged where they do: rows of a sheet do not.
+    """
+    whole, tall, factor = _coarse(mask, pixels_per_mm)
+    ink = whole.copy()
+    width = ink.shape[1]
+    paths: list[NDArray[np.int64]] = []
+    misses = 0
+    while len(paths) < _MOST_ROWS and misses < 3:
+        cost = np.where(ink > 0, _STROKE_COST * tall, 1.0).astype(np.float32)
+        found, _ = cheapest_paths(cost[None])
+        if ink[found[0], np.arange(width)].mean() < 0.2:
+            break
+        row = _as_row(found[0], ink, mask.shape[1], factor)
+        _erase(ink, found[0])
+        if row is None:
+            misses += 1
+        else:
+            paths.append(found[0])
+    if not paths:
+        return []
+    rows = [_as_row(path, whole, mask.shape[1], factor) for path in np.sort(np.stack(paths), axis=0)]
+    return _whole_lines([row for row in rows if row is not None], pixels_per_mm)
+
+
+def _whole_lines(rows: list[Row], pixels_per_mm: float) -> list[Row]:
+    """Without lines much shorter than most (a header's text), and without the rougher of two that run together."""
+    if not rows:
+        return []
+    usual = float(np.median([row.end - row.start for row in rows]))
+    kept = [row for row in rows if row.end - row.start > _WHOLE * usual]
+    dropped: set[int] = set()
+    for one, other in itertools.combinations(range(len(kept)), 2):
+        apart = np.abs(kept[one].heights - kept[other].heights)
+        together = float(np.mean(apart[np.isfinite(apart)] < pixels_per_mm)) if np.isfinite(apart).any() else 0.0
+        if together > _TOGETHER:
+            dropped.add(max((one, other), key=lambda index: kept[index].roughness))
+    return [row for index, row in enumerate(kept) if index not in dropped]
+
+
+def guided_rows(mask: NDArray[np.bool_], labels: NDArray[np.float64], pitch: float, pixels_per_mm: float) -> list[Row]:
+    """One line a row of labels, each sought about its own level and all at once.
+
+    For sheets whose waves reach so far into their neighbours that the best line is not one row's. Where all
+    rows stand to their labels alike is where most level ink lies.
+
+    Parameters
+    ----------
+    labels : float array [rows]
+        The height of each row's labels.
+    pitch : float
+        From one row to the next.
+    """
+    ink, tall, factor = _coarse(mask, pixels_per_mm)
+    height = ink.shape[0]
+    level = cv2.GaussianBlur(
+        ((ink > 0) & (tall == 0)).mean(axis=1).reshape(-1, 1).astype(np.float32), (0, 0), 1.5
+    ).ravel()
+    places = labels * factor
+    offsets = np.arange(-0.5 * pitch * factor, 0.7 * pitch * factor)
+    heights = np.clip(np.rint(places[None, :] + offsets[:, None]).astype(np.int64), 0, height - 1)
+    off_page = (places[None, :] + offsets[:, None] >= height).any(axis=1)
+    shift = float(offsets[int(np.argmax(np.where(off_page, -1.0, level[heights].sum(axis=1))))])
+    levels = np.arange(height)[:, None]
+    base = np.where(ink > 0, _STROKE_COST * tall, 1.0).astype(np.float32)
+    costs = np.repeat(base[None], len(places), axis=0)
+    for number, place in enumerate(places):
+        away = np.abs(levels - (place + shift)) / (pitch * factor)
+        costs[number] += (0.15 * away + 1.5 * np.maximum(away - 0.5, 0.0)).astype(np.float32)
+    paths, _ = cheapest_paths(costs)
+    rows = []
+    for path in paths:
+        row = _as_row(path, ink, mask.shape[1], factor)
+        if row is not None:
+            rows.append(row)
+    return rows
+
+
+def _coarse(mask: NDArray[np.bool_], pixels_per_mm: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8], float]:
+    """Ink at two pixels a millimetre, its upright strokes, and the factor."""
+    factor = _COARSE_PIXELS_PER_MM / pixels_per_mm
+    height, width = max(2, round(mask.shape[0] * factor)), max(2, round(mask.shape[1] * factor))
+    ink = (cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0.12).astype(np.uint8)
+    tall = cv2.morphologyEx(ink, cv2.MORPH_OPEN, np.ones((round(_STROKE_MM * _COARSE_PIXELS_PER_MM), 1), np.uint8))
+    return ink, np.asarray(tall, dtype=np.uint8), factor
+
+
+def _as_row(path: NDArray[np.int64], ink: NDArray[np.uint8], width: int, factor: float) -> Row | None:
+    """A coarse path in the picture's pixels; None where it is no line."""
+    on = ink[path, np.arange(path.size)].astype(bool)
+    start, end = _extent(on)
+    coverage = float(on[start:end].mean()) if end > start else 0.0
+    if coverage < _LEAST_COVERAGE or end - start < _LEAST_EXTENT * path.size:
+        return None
+    columns = np.arange(width)
+    inside = (columns >= start / factor) & (columns < end / factor)
+    heights = np.full(width, np.nan)
+    heights[inside] = np.interp((columns[inside] + 0.5) * factor - 0.5, np.arange(path.size), (path + 0.5) / factor)
+    return Row(heights=heights, coverage=coverage)
+
+
+def _extent(on: NDArray[np.bool_]) -> tuple[int, int]:
+    """Where a path begins and ends to hold ink mostly: outside, it merely crosses blank paper."""
+    value = np.where(on, 1.0, -1.5)
+    total = np.concatenate(([0.0], np.cumsum(value)))
+    lowest = np.minimum.accumulate(total)
+    end = int(np.argmax(total - lowest))
+    start = int(np.argmin(total[: end + 1]))
+    return start, end
+
+
+def _erase(ink: NDArray[np.uint8], path: NDArray[np.int64]) -> None:
+    """Take a path's line out of the ink: what lies within a millimetre of it."""
+    reach = max(1, round(_ERASE_MM * _COARSE_PIXELS_PER_MM))
+    columns = np.arange(ink.shape[1])
+    for offset in range(-reach, reach + 1):
+        at = np.clip(path + offset, 0, ink.shape[0] - 1)
+        ink[at, columns] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One row followed at full resolution: what the line covers in each column, NaN where there is none."""
+
+    top: NDArray[np.float64]  # [width] middle of the line at its highest, pixels from the picture's top
+    bottom: NDArray[np.float64]  # [width] at its lowest
+    thickness: float  # pixels
+
+    def part(self, left: float, right: float) -> Line:
+        """The line between two columns."""
+        at = slice(max(0, round(left)), max(0, round(right)))
+        return Line(top=self.top[at], bottom=self.bottom[at], thickness=self.thickness)
+
+    @property
+    def middle(self) -> NDArray[np.float64]:
+        """Half-way."""
+        return (self.top + self.bottom) / 2.0
+
+
+def follow(rows: list[Row], mask: NDArray[np.bool_], darkness: NDArray[np.float32], pixels_per_mm: float) -> list[Line]:
+    """Every row's line in full resolution, each kept from running along another's."""
+    height, width = mask.shape
+    columns = np.arange(width)
+    filled = _guides([_filled(row.heights) for row in rows])
+    mask = _near_rows(mask, filled, pixels_per_mm)
+    reach = round(_BAND_MM * pixels_per_mm)
+    bands = []
+    for own in filled:
+        top = int(np.clip(np.median(own) - reach, 0, height - 1))
+        bands.append((top, int(np.clip(np.median(own) + reach, top + 2, height))))
+    tallest = max(bottom - top for top, bottom in bands)
+    costs = np.full((len(rows), tallest, width), 3.0, dtype=np.float32)
+    climbs = np.full((len(rows), tallest, width), _CLIMB_OFF_INK, dtype=np.float32)
+    pitch = float(np.median(np.diff([np.median(own) for own in filled]))) if len(filled) > 1 else 0.0
+    farthest = max(_FARTHEST_PITCHES * pitch, _FARTHEST_MM * pixels_per_mm)
+    for number, (top, bottom) in enumerate(bands):
+        cost = costs[number, : bottom - top]
+        cost[:] = 1.0 - mask[top:bottom]
+        climbs[number, : bottom - top][mask[top:bottom]] = _CLIMB_ON_INK
+        levels = np.arange(top, bottom)[:, None]
+        for other, heights in enumerate(filled):
+            if other == number:
+                continue
+            near = np.abs(levels - heights[None, :]) < _OTHERS_MM * pixels_per_mm
+            beyond = (levels < heights[None, :]) if other < number else (levels > heights[None, :])
+            cost += _OTHERS_COST * near + _BEYOND_COST * beyond
+        cost += np.abs(levels - filled[number][None, :]) > farthest
+        if pitch > 0.0:
+            astray = np.abs(levels - np.median(filled[number])) / pitch - _ASTRAY_PITCHES
+            cost += (_ASTRAY_COST * np.maximum(astray, 0.0)).astype(np.float32)
+    paths, _ = cheapest_paths(costs, climbs)
+    first, last = _runs(mask)
+    runs = []
+    for number, (top, _) in enumerate(bands):
+        path = np.clip(paths[number] + top, 0, height - 1)
+        on = mask[path, columns]
+        start = np.where(on, first[path, columns], path).astype(np.float64)
+        end = np.where(on, last[path, columns], path).astype(np.float64)
+        runs.append(_Run(path=path, on=on, start=start, end=end, whole=np.stack((start, end))))
+    for upper, lower in itertools.pairwise(runs):
+        _divide(upper, lower, pixels_per_mm)
+    return [_line(run, mask, darkness, columns) for run in runs]
+
+
+def _guides(filled: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """Rows' heights kept to their own halves: a header's text may have drawn them all up by one line."""
+    if len(filled) < 2:
+        return filled
+    usual = [float(np.median(heights)) for heights in filled]
+    reach = _ASTRAY_PITCHES * float(np.median(np.diff(usual)))
+    return [np.clip(heights, level - reach, level + reach) for heights, level in zip(filled, usual, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """A path and the upright run of ink around it in each column, first and last row."""
+
+    path: NDArray[np.int64]
+    on: NDArray[np.bool_]
+    start: NDArray[np.float64]
+    end: NDArray[np.float64]
+    whole: NDArray[np.float64]  # [2, width] the same before anything was given to a neighbour
+
+    def base(self, pixels_per_mm: float) -> NDArray[np.float64]:
+        """The level line that the waves stand on."""
+        tall = self.end - self.start
+        usual = float(np.median(tall[self.on])) if self.on.any() else 1.0
+        level = np.flatnonzero(self.on & (tall <= 1.5 * usual + 1.0))
+        if level.size < 3:
+            return self.path.astype(np.float64)
+        middle = (self.start + self.end)[level] / 2.0
+        smooth = _running_median(middle, round(_BASE_MM * pixels_per_mm))
+        return np.interp(np.arange(self.path.size), level, smooth)
+
+
+def _divide(upper: _Run, lower: _Run, pixels_per_mm: float) -> None:
+    """Give each stroke that reaches from one row to the next to the row that it rises (or falls) from.
+
+    Beside a stroke its flanks begin at its own row and do not yet reach the other. The row that a
+    stroke merely crosses keeps its level line.
+    """
+    above, below = upper.base(pixels_per_mm), lower.base(pixels_per_mm)
+    pen = np.median((upper.end - upper.start)[upper.on]) / 2.0 if upper.on.any() else 1.0
+    shared = upper.on & lower.on & (upper.whole == lower.whole).all(axis=0)
+    shared &= (upper.whole[0] <= above + pen + 1.0) & (upper.whole[1] >= below - pen - 1.0)
+    reach = max(2, round(_FLANK_MM * pixels_per_mm))
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], shared, [False])).astype(np.int8)))
+    for left, right in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        beside = [*range(max(0, left - reach), left), *range(right, min(shared.size, right + reach))]
+        beside = [column for column in beside if not shared[column]]
+        falls = max((upper.end[c] - above[c] for c in beside if upper.on[c]), default=0.0)
+        rises = max((below[c] - lower.start[c] for c in beside if lower.on[c]), default=0.0)
+        own_rise = max((above[c] - upper.start[c] for c in beside if upper.on[c]), default=0.0)
+        own_fall = max((lower.end[c] - below[c] for c in beside if lower.on[c]), default=0.0)
+        within = slice(left, right)
+        if rises >= falls:  # the lower row's wave reaches up to the upper row, or through it
+            upper.end[within] = np.minimum(upper.end[within], above[within] + pen)
+            if own_rise > _OWN_MM * pixels_per_mm:
+                lower.start[within] = np.maximum(lower.start[within], above[within] - pen)
+            else:
+                upper.start[within] = np.maximum(upper.start[within], above[within] - pen)
+        else:
+            lower.start[within] = np.maximum(lower.start[within], below[within] - pen)
+            if own_fall > _OWN_MM * pixels_per_mm:
+                upper.end[within] = np.minimum(upper.end[within], below[within] + pen)
+            else:
+                lower.end[within] = np.minimum(lower.end[within], below[within] + pen)
+
+
+def _near_rows(mask: NDArray[np.bool_], rows: list[NDArray[np.float64]], pixels_per_mm: float) -> NDArray[np.bool_]:
+    """The ink without what lies far from every row: headers and footers, which a line would climb to over a gap."""
+    count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    levels = np.stack(rows)
+    pitch = float(np.median(np.diff(np.median(levels, axis=1)))) if len(rows) > 1 else 0.0
+    far = max(_FAR_PITCHES * pitch, _FAR_MM * pixels_per_mm)
+    centre = np.clip(stats[:, 0] + stats[:, 2] // 2, 0, mask.shape[1] - 1)
+    at = levels[:, centre]  # [rows, components]
+    top, bottom = stats[:, 1][None, :], (stats[:, 1] + stats[:, 3])[None, :]
+    away = np.maximum(np.maximum(at - bottom, top - at), 0).min(axis=0)
+    keep = away <= far
+    keep[0] = False
+    kept: NDArray[np.bool_] = keep[numbers] if count > 1 else mask
+    return kept
+
+
+def _filled(heights: NDArray[np.float64]) -> NDArray[np.float64]:
+    known = np.flatnonzero(np.isfinite(heights))
+    return np.interp(np.arange(heights.size), known, heights[known])
+
+
+def _line(run: _Run, mask: NDArray[np.bool_], darkness: NDArray[np.float32], columns: NDArray[np.int64]) -> Line:
+    """What a path's ink covers in each column: the whole upright run of ink around it, less half the pen."""
+    on, start, end = run.on, run.start, run.end
+    tall = end - start + 1.0
+    thickness = float(np.median(tall[on])) if on.any() else 1.0
+    half = thickness / 2.0
+    # Where the line is level its darkness says its middle to a fraction of a pixel.
+    reach = int(np.ceil(thickness)) + 1
+    weights = np.zeros(columns.size)
+    sums = np.zeros(columns.size)
+    middle = np.rint((start + end) / 2.0).astype(np.int64)
+    for offset in range(-reach, reach + 1):
+        at = np.clip(middle + offset, 0, mask.shape[0] - 1)
+        inside = (at >= start - 1) & (at <= end + 1)
+        weight = np.where(inside, darkness[at, columns], 0.0)
+        weights += weight
+        sums += weight * at
+    centre = np.where(weights > 0, sums / np.maximum(weights, 1e-6), middle)
+    level = tall <= _TALL_RUN * thickness
+    top = np.where(level, centre, start + half - 0.5)
+    bottom = np.where(level, centre, end - half + 0.5)
+    top[~on] = np.nan
+    bottom[~on] = np.nan
+    return Line(top=top, bottom=bottom, thickness=thickness)
+
+
+def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """For every pixel the first and last row of the upright run of ink that it belongs to."""
+    levels = np.arange(mask.shape[0], dtype=np.int32)[:, None]
+    gap = ~mask
+    first = np.maximum.accumulate(np.where(gap, levels + 1, 0), axis=0).astype(np.int32)
+    last = np.minimum.accumulate(np.where(gap, levels - 1, mask.shape[0] - 1)[::-1], axis=0)[::-1].astype(np.int32)
+    return first, last
+
+
+def heights(line: Line, pixels_per_mm: float) -> NDArray[np.float64]:
+    """One height a column, NaN where there is none.
+
+    Where the line is level, its middle. Where it is a stroke, the end that lies further from the level line
+    around it: a peak keeps its height. A pen makes waves wider by its own width, which is taken off again.
+    """
+    known = np.isfinite(line.top)
+    if not known.any():
+        return np.full(line.top.size, np.nan)
+    columns = np.arange(line.top.size)
+    tall = known & (line.bottom - line.top > _STROKE_LEAST * line.thickness)
+    level = known & ~tall
+    if level.sum() < 3:
+        return line.middle
+    base = np.interp(columns, columns[level], _running_median(line.middle[level], round(_BASE_MM * pixels_per_mm)))
+    up, down = base - line.top, line.bottom - base
+    sign = np.where(up >= down, 1.0, -1.0)
+    away = np.maximum(up, down)
+    # The pen's width: of the columns that it touches beside this one, the least reach towards the same side;
+    # but a peak is as high as its highest column.
+    reach = max(0, round((line.thickness - 1.0) / 2.0))
+    narrowed, highest = away.copy(), away.copy()
+    for offset in range(-reach, reach + 1):
+        beside = np.clip(columns + offset, 0, columns.size - 1)
+        same_side = np.where(sign > 0, up[beside], down[beside])
+        narrowed = np.fmin(narrowed, same_side)
+        highest = np.fmax(highest, same_side)
+    peak = away >= highest - 1.0
+    stroke = base - sign * np.where(peak | ~np.isfinite(narrowed), away, narrowed)
+    stroke = np.clip(stroke, line.top, line.bottom)
+    return np.where(tall, stroke, line.middle)
+
+
+def _running_median(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    half = max(1, width // 2)
+    padded = np.pad(values, half, mode="edge")
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1))

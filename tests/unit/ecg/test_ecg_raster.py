@@ -1,0 +1,143 @@
+"""Pictures of ECG sheets: every lead in its place, or a refusal. Sheets are drawn with known truth."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ecg_ingest import LEADS, EcgRefused, EcgSource, LeadImages, RefusalReason, RenderStyle, read
+from ecg_ingest.paper_grid import grid_scales, tint
+from ecg_ingest.unbend import find_bend
+from tests.benchmarks.ecg_adversarial import Case, cases, outcome
+from tests.benchmarks.ecg_sheets import Look, Sheet, draw
+from tests.benchmarks.ecg_signals import HZ, made_heart
+
+STYLE = RenderStyle()
+CASES = cases()
+
+
+def drawn(**knobs: Any) -> Sheet:
+    """A scan of a made heart; the seed of creases, stamps and noise is fixed."""
+    return draw(made_heart(11), HZ, Look(**({"pixels_per_mm": 6.0, "label_mm": 3.2} | knobs)), seed=3)
+
+
+def refused(sheet: Sheet) -> RefusalReason:
+    with pytest.raises(EcgRefused) as caught:
+        read(sheet.file(), style=STYLE)
+    return caught.value.reason
+
+
+def likeness(images: LeadImages, sheet: Sheet, lead: str) -> float:
+    """Correlation of a lead's signal with what its cell shows, at the best shift within 40 ms."""
+    truth = sheet.signals[lead]
+    found = images.signals_mv[LEADS.index(lead)].astype(np.float64)[sheet.starts[lead] :][: truth.size]
+    best = -1.0
+    for lag in range(-20, 21):
+        a, b = found[max(0, lag) : found.size + min(0, lag)], truth[max(0, -lag) :]
+        a, b = a[: min(a.size, b.size)], b[: min(a.size, b.size)]
+        both = np.isfinite(a) & np.isfinite(b)
+        best = max(best, float(np.corrcoef(a[both], b[both])[0, 1]))
+    return best
+
+
+def boxes_hold_their_cells(images: LeadImages, sheet: Sheet) -> bool:
+    """Whether each box's middle lies in the middle half of its own cell."""
+    for box in images.boxes:
+        x0, y0, x1, y1 = sheet.box(box.lead)
+        across = ((box.left + box.right) / 2 - x0) / (x1 - x0)
+        down = ((box.top + box.bottom) / 2 - y0) / (y1 - y0)
+        if not (0.25 < across < 0.75 and 0.25 < down < 0.75):
+            return False
+    return True
+
+
+def test_a_scan_gives_layout_scale_boxes_and_signals() -> None:
+    sheet = drawn()
+    images = read(sheet.file(), style=STYLE)
+    assert (images.source, images.page_layout, images.page_order) == (EcgSource.RASTER, "3x4+1", "standard")
+    assert images.page_seconds_per_lead == 2.5
+    assert images.pixels_per_mm == pytest.approx(6.0, rel=0.01)
+    assert [box.lead for box in images.boxes] == list(LEADS)
+    assert boxes_hold_their_cells(images, sheet)
+    assert float(np.median([likeness(images, sheet, lead) for lead in LEADS])) > 0.95
+    assert all(likeness(images, sheet, lead) > 0.8 for lead in LEADS)
+
+
+def test_a_sheet_upside_down_gives_boxes_on_the_picture_as_given() -> None:
+    sheet = drawn(quarter_turns=2)
+    images = read(sheet.file(), style=STYLE)
+    assert images.page_layout == "3x4+1"
+    assert boxes_hold_their_cells(images, sheet)
+
+
+def test_cabrera_order_is_told_from_the_standard_one_and_its_minus_avr_is_turned_back() -> None:
+    sheet = drawn(layout="6x2", order="cabrera", rhythm=())
+    images = read(sheet.file(), style=STYLE)
+    assert (images.page_layout, images.page_order) == ("6x2", "cabrera")
+    assert boxes_hold_their_cells(images, sheet)
+    assert likeness(images, sheet, "aVR") > 0.8
+
+
+def test_a_photograph_of_bent_paper_is_laid_flat() -> None:
+    sheet = drawn(keystone=0.1, bend=3.0, tilt_degrees=1.5, shadow=0.2)
+    images = read(sheet.file(), style=STYLE)
+    assert boxes_hold_their_cells(images, sheet)
+    assert float(np.median([likeness(images, sheet, lead) for lead in LEADS])) > 0.9
+
+
+def test_the_map_of_a_bent_grid_knows_how_many_millimetres_lie_between_two_places() -> None:
+    sheet = drawn(keystone=0.1, bend=3.0)
+    pattern = tint(sheet.rgb)
+    bend = find_bend(pattern, 0.0, grid_scales(pattern)[0])
+    assert bend is not None
+    assert not bend.is_flat
+    for lead in ("I", "aVF", "V1", "V6"):
+        corners = bend.millimetres(sheet.boxes[lead])
+        assert np.ptp(corners[:, 0]) == pytest.approx(62.5, abs=1.0)
+        assert np.ptp(corners[:, 1]) == pytest.approx(32.0, abs=1.0)
+
+
+def test_a_flat_grid_needs_no_map() -> None:
+    pattern = tint(drawn(rhythm=()).rgb)
+    bend = find_bend(pattern, 0.0, grid_scales(pattern)[0])
+    assert bend is not None
+    assert bend.is_flat
+
+
+def test_a_sheet_without_a_pulse_says_that_its_gain_is_assumed() -> None:
+    codes = {finding.code for finding in read(drawn(pulse="none").file(), style=STYLE).quality}
+    assert "gain_assumed" in codes
+
+
+def test_a_pdf_that_holds_a_scan_is_read_by_its_pixels() -> None:
+    sheet = drawn()
+    buffer = io.BytesIO()
+    Image.fromarray(sheet.rgb).save(buffer, "PDF", resolution=6.0 * 25.4)
+    images = read(buffer.getvalue(), style=STYLE)
+    assert (images.source, images.page_layout) == (EcgSource.RASTER, "3x4+1")
+    assert images.page_dots_per_inch == 200
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.drawn], ids=lambda case: case.name)
+def test_an_input_that_is_no_ordinary_ecg_has_its_right_outcome(case: Case) -> None:
+    assert outcome(case.make()) in case.right
+
+
+QUICK = ("V1 and V2 named the wrong way round", "5 mm/mV", "50 mm/s", "noise", "blank grid paper", "six leads only")
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in QUICK], ids=lambda case: case.name)
+def test_a_picture_that_is_no_ordinary_ecg_has_its_right_outcome(case: Case) -> None:
+    assert outcome(case.make()) in case.right
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.drawn and case.name not in QUICK], ids=lambda case: case.name
+)
+def test_every_other_picture_has_its_right_outcome_too(case: Case) -> None:
+    assert outcome(case.make()) in case.right
