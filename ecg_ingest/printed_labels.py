@@ -93,12 +93,12 @@ def find_printed_labels(ink: Ink, pixels_per_mm: float) -> list[PrintedLabel]:
     if not ink.mask.any():
         return []
     count, numbers, stats, _ = cv2.connectedComponentsWithStats(ink.mask.astype(np.uint8), connectivity=8)
-    pieces = _pieces(stats[1:count], pixels_per_mm)
+    pieces = _pieces(np.asarray(stats[1:count], dtype=np.int32), pixels_per_mm)
     if len(pieces) > _MOST_PIECES:
         return []  # a grid in pieces, not letters
     candidates = {candidate.numbers: candidate for candidate in _candidates(pieces, pixels_per_mm)}
     words = [word for word in candidates.values() if word.width <= _MOST_ASPECT * word.height]
-    return _without_overlaps(_named(words, ink, numbers))
+    return _without_overlaps(_named(words, ink, np.asarray(numbers, dtype=np.int32)))
 
 
 def _pieces(stats: NDArray[np.int32], pixels_per_mm: float) -> list[_Piece]:

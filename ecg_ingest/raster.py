@@ -25,6 +25,8 @@ from ecg_ingest.recording import Recording
 from ecg_ingest.trace import Line, Row, find_rows, follow
 
 LEAST_ROWS = 3  # lines across a picture; fewer are no 12-lead ECG
+_RULED = 0.01  # pixels up or down a column: a ruler's line
+_MOST_INK = 0.2  # of a picture; a sheet has 2 to 8 per cent
 LEAST_SIDE = 250  # pixels: twelve leads on fewer cannot be told from one another
 _LEAST_GRID = 0.03  # how much of a picture's pattern its grid must explain
 _SCALES_TRIED, _NEARLY_AS_CLEAR = 3, 0.6
@@ -155,10 +157,16 @@ def _look(paper: Paper) -> _Seen:
         try:
             labels, placement = _placed(ink, flat.pixels_per_mm)
         except EcgRefused as refusal:
-            refusals.append(_no_ecg(len(rows)) if len(rows) < LEAST_ROWS else refusal)
+            refusals.append(refusal if _beats(ink, rows) else _no_ecg(len(rows)))
             continue
         return _Seen(flat=flat, ink=ink, rows=rows, labels=labels, placement=placement)
     raise refusals[0]
+
+
+def _beats(ink: Ink, rows: list[Row]) -> bool:
+    """Whether lines run across that are neither ruled nor the grain of a picture full of ink."""
+    lively = [row for row in rows if row.roughness > _RULED]
+    return len(lively) >= LEAST_ROWS and float(ink.mask.mean()) < _MOST_INK
 
 
 def _placed(ink: Ink, pixels_per_mm: float) -> tuple[list[PrintedLabel], Placement]:

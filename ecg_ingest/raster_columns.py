@@ -61,7 +61,7 @@ def find_pulses(line: Line, across: float, down: float) -> list[PrintedPulse]:
     if known.size == 0:
         return []
     reach = round(_PULSE_REACH_MM * across)
-    found = []
+    found: list[PrintedPulse] = []
     ends = [(known[0], min(known[0] + reach, known[-1] + 1)), (max(known[0], known[-1] + 1 - reach), known[-1] + 1)]
     for left, right in ends:
         pulse = _pulse(line, int(left), int(right), across, down)
