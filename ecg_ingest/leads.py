@@ -183,12 +183,12 @@ def _is_flat(samples: NDArray[np.float64], sampling_hz: float, seconds: float) -
 
 
 def _level(recording: Recording) -> Recording:
-    """Every lead without the slow bends of its paper, and without what a pixel adds: the mean over 10 ms.
+    """Every lead without the slow bends of its paper, and without what pixels add: the mean over 18 ms.
 
     Both are sums of samples, the same for every lead, so that the equations hold for what is left.
     """
     signals = recording.signals_mv.copy()
-    fine = max(1, round(0.01 * recording.sampling_hz)) | 1
+    fine = round(0.018 * recording.sampling_hz) | 1
     slow = round(_BEND_SECONDS * recording.sampling_hz) | 1
     for row in signals:
         for start, end in runs(row):

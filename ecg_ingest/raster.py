@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +28,7 @@ from ecg_ingest.trace import Line, Row, find_rows, follow
 LEAST_ROWS = 3  # lines across a picture; fewer are no 12-lead ECG
 _RULED = 0.01  # pixels up or down a column: a ruler's line
 _MOST_INK = 0.2  # of a picture; a sheet has 2 to 8 per cent
+_MOST_PIECES = 4000  # of ink: more are grain
 LEAST_SIDE = 250  # pixels: twelve leads on fewer cannot be told from one another
 _LEAST_GRID = 0.03  # how much of a picture's pattern its grid must explain
 _SCALES_TRIED, _NEARLY_AS_CLEAR = 3, 0.6
@@ -166,7 +168,8 @@ def _look(paper: Paper) -> _Seen:
 def _beats(ink: Ink, rows: list[Row]) -> bool:
     """Whether lines run across that are neither ruled nor the grain of a picture full of ink."""
     lively = [row for row in rows if row.roughness > _RULED]
-    return len(lively) >= LEAST_ROWS and float(ink.mask.mean()) < _MOST_INK
+    pieces, _ = cv2.connectedComponents(ink.mask.astype(np.uint8), connectivity=8)
+    return len(lively) >= LEAST_ROWS and float(ink.mask.mean()) < _MOST_INK and pieces < _MOST_PIECES
 
 
 def _placed(ink: Ink, pixels_per_mm: float) -> tuple[list[PrintedLabel], Placement]:
