@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_ingest.paper_grid import GridScale, grid_scales, tilt_degrees, tint, turn
+from ecg_ingest.paper_grid import GridScale, grid_scales, tilt_degrees, tint, turn, without_ink
 from ecg_ingest.unbend import Bend, Straightened, find_bend, straighten
 
 BASE_SIDE = 2600  # pixels: a sheet 300 mm wide keeps 8 a millimetre
@@ -80,6 +80,7 @@ def _unbent(paper: Paper, pattern: NDArray[np.float32]) -> Paper:
     """The paper redrawn flat where its grid shows that it is bent, and can be believed."""
     if not paper.scales or paper.scales[0].score > _CLEAR_GRID:
         return paper
+    pattern = without_ink(pattern, paper.rgb)
     best: tuple[Bend, GridScale] | None = None
     for scale in paper.scales[:_BENDS_TRIED]:
         bend = find_bend(pattern, paper.tilt, scale)

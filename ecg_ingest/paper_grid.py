@@ -20,6 +20,7 @@ _LEAST_WIDTH_MM = 150.0
 _MOST_WIDTH_MM = 480.0
 _STRONG_MM = 5.0  # heavy lines
 _OFF_ZERO = 0.02  # degrees: turning by exactly nothing blurs nothing and would always look sharpest
+_INK_AT_LEAST, _INK_SHARE = 0.12, 0.4  # how much darker than around it ink is, and of the darkest
 _TINT_LIMIT = 0.35  # darkness beyond which something is ink, not grid
 
 
@@ -48,6 +49,19 @@ def tint(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     dark = np.clip((around - lowest) / np.maximum(around, 16.0), -_TINT_LIMIT, _TINT_LIMIT)
     usual = float(np.percentile(np.abs(dark), 90.0)) + 1e-3
     return np.clip(dark, -2.0 * usual, 2.0 * usual).astype(np.float32)
+
+
+def without_ink(pattern: NDArray[np.float32], rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """A pattern from `tint` that is nothing where the trace and letters lie: beats repeat like faint grids do.
+
+    Ink is dark in every channel, a coloured grid in some; a grey one is lighter than ink.
+    """
+    brightest = rgb.max(axis=2).astype(np.float32)
+    around = cv2.GaussianBlur(brightest, (0, 0), max(9, round(max(brightest.shape) / 60)) / 2.0)
+    dark = (around - brightest) / np.maximum(around, 16.0)
+    limit = max(_INK_AT_LEAST, _INK_SHARE * float(np.quantile(dark[::2, ::2], 0.997)))
+    ink = cv2.dilate((dark > limit).astype(np.uint8), np.ones((3, 3), np.uint8))
+    return np.where(ink > 0, np.float32(0.0), pattern)
 
 
 def tilt_degrees(pattern: NDArray[np.float32]) -> float:

@@ -248,15 +248,15 @@ def find_hidden_labels(ink: Ink, pixels_per_mm: float) -> list[PrintedLabel]:
     for font in _HIDDEN_FONTS:
         letter = shapes().by_name["V", font.replace("+0.45", "+0")]
         for millimetres in _HIDDEN_HEIGHTS_MM:
-            height = millimetres * scale
-            shape = _sized(letter.picture, height)
+            size = millimetres * scale
+            shape = _sized(letter.picture, size)
             if shape.shape[0] >= dark.shape[0] or shape.shape[1] >= dark.shape[1]:
                 continue
             scores = cv2.matchTemplate(dark, shape, cv2.TM_CCOEFF_NORMED)
             peaks = (scores > _LETTER_V) & (scores >= cv2.dilate(scores, np.ones((5, 5), np.uint8)))
             for y, x in np.argwhere(peaks).tolist():
                 middle = (x + shape.shape[1] / 2.0, y + shape.shape[0] / 2.0)
-                places.append((float(scores[y, x]), *middle, font, height))
+                places.append((float(scores[y, x]), *middle, font, size))
     places.sort(key=lambda place: -place[0])
     found = []
     for _, x, y, font, height in places[:_MOST_PLACES]:

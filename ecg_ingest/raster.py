@@ -226,6 +226,12 @@ def _read_rows(seen: _Seen, match: RowMatch, page: int) -> RasterSheet:
     width = seconds * STANDARD_MM_PER_SECOND * work
     lefts = [_label_left(seen, column) for column in range(fit.layout.columns)]
     columns = find_columns(own, pulses[match.first : match.first + len(own)], lefts, width, work, work)
+    if flat.straightened is not None and columns.contradicted:
+        raise EcgRefused(
+            RefusalReason.WARPED,
+            "columns do not begin where the grid, laid flat, says that they do",
+            "scan the sheet, or photograph it flat and from straight above",
+        )
     beside = [
         pulse
         for row in pulses
