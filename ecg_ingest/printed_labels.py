@@ -259,8 +259,8 @@ def find_hidden_labels(ink: Ink, pixels_per_mm: float) -> list[PrintedLabel]:
                 places.append((float(scores[y, x]), *middle, font, size))
     places.sort(key=lambda place: -place[0])
     found = []
-    for _, x, y, font, height in places[:_MOST_PLACES]:
-        label = _around_v(dark, x, y, font, height)
+    for _, across, down, font, height in places[:_MOST_PLACES]:
+        label = _around_v(dark, across, down, font, height)
         if label is not None:
             found.append(label)
     return _without_overlaps([_enlarged(label, 1.0 / factor) for label in found])

@@ -196,11 +196,11 @@ def find_columns(
         score -= min(1.0, _LABEL_COST * float(np.mean(outside)) / across)
         if score > best_score:
             best, best_score = float(trial), score
-    edges_inside = best + width * np.arange(1, count)
+    edges_inside = best + width * np.arange(1, count, dtype=np.float64)
     return Columns(
         starts=tuple((best + width * np.arange(count + 1)).tolist()),
         support=best_score,
-        contradicted=count > 2 and _jumps_beside(jumps, edges_inside, across),
+        contradicted=count > 2 and _jumps_beside(jumps, np.asarray(edges_inside, dtype=np.float64), across),
     )
 
 
