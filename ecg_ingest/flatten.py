@@ -12,14 +12,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_ingest.paper_grid import GridScale, grid_scales, tilt_degrees, tint, turn
+from ecg_ingest.paper_grid import GridScale, grid_scales, tilt_degrees, tint, turn, without_ink
 from ecg_ingest.unbend import Bend, Straightened, find_bend, straighten
 
 BASE_SIDE = 2600  # pixels: a sheet 300 mm wide keeps 8 a millimetre
 LEAST_WORK, MOST_WORK = 5.0, 8.0  # pixels a millimetre of the flat sheet
 _CLEAR_GRID = 0.5  # share of the pattern that a flat sheet's grid explains
-_BENDS_TRIED = 2
-_MOST_RESIDUAL_MM, _LESS = 1.2, 0.7  # what may be left of a bend, and against straight lines
+_BENDS_TRIED = 3
+_MOST_RESIDUAL_MM, _LESS = 0.7, 0.6  # what may be left of a bend, and against straight lines
 
 _Matrix = NDArray[np.float64]
 
@@ -65,7 +65,10 @@ class Paper:
 def read_paper(picture: NDArray[np.uint8]) -> Paper:
     """Make a picture of workable size, and look for its grid."""
     factor = min(1.0, BASE_SIDE / max(picture.shape))
-    base = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1.0 else picture
+    base = picture
+    if factor < 1.0:
+        small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        base = np.asarray(small, dtype=np.uint8)
     back = _scaled(picture.shape[1] / base.shape[1], picture.shape[0] / base.shape[0])
     pattern = tint(base)
     tilt = tilt_degrees(pattern)
@@ -77,10 +80,13 @@ def _unbent(paper: Paper, pattern: NDArray[np.float32]) -> Paper:
     """The paper redrawn flat where its grid shows that it is bent, and can be believed."""
     if not paper.scales or paper.scales[0].score > _CLEAR_GRID:
         return paper
+    pattern = without_ink(pattern, paper.rgb)
     best: tuple[Bend, GridScale] | None = None
     for scale in paper.scales[:_BENDS_TRIED]:
         bend = find_bend(pattern, paper.tilt, scale)
-        if bend is None or bend.is_flat or bend.residual_mm > min(_MOST_RESIDUAL_MM, _LESS * bend.straight_mm):
+        if bend is not None and bend.is_flat:
+            return paper
+        if bend is None or bend.residual_mm > min(_MOST_RESIDUAL_MM, _LESS * bend.straight_mm):
             continue
         if best is None or bend.residual_mm < _LESS * best[0].residual_mm:
             best = bend, scale

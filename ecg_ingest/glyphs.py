@@ -121,7 +121,9 @@ def vector(picture: NDArray[np.float32]) -> NDArray[np.float32]:
 def _words() -> list[Word]:
     words = []
     folder = _font_folder()
-    fonts = [(name, ImageFont.truetype(str(folder / name), _POINTS)) for name in (*_FONT_FILES, *_FIXED_FILES)]
+    fonts: list[tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]] = [
+        (name, ImageFont.truetype(str(folder / name), _POINTS)) for name in (*_FONT_FILES, *_FIXED_FILES)
+    ]
     fonts.append(("Pillow", ImageFont.load_default(_POINTS)))
     for name in (*NAMES, *OTHER_WORDS):
         for font_name, font in fonts:

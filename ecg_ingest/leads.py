@@ -38,6 +38,8 @@ FLAT_MILLIVOLTS = 0.02
 Over 2.5 s, the lowest lead of twelve PTB-XL records spans 0.236 mV.
 """
 
+FLAT_ON_PAPER_MILLIVOLTS = 0.05  # half a millimetre: a pixel and the pen's wavering
+
 _IN_TERMS_OF_I_AND_II = {
     "I": (1.0, 0.0),
     "II": (0.0, 1.0),
@@ -149,7 +151,10 @@ def refuse_impossible(recording: Recording, *, seconds: float, from_picture: boo
                 f"lead {lead} has {(end - start) / recording.sampling_hz:.2f} s without a gap",
                 f"{seconds:g} s of each lead are needed",
             )
-    flat = [lead for lead in LEADS if _is_flat(recording.lead(lead), recording.sampling_hz, seconds)]
+    if from_picture:
+        flat = [lead for lead in LEADS if _span(recording.lead(lead)) < FLAT_ON_PAPER_MILLIVOLTS]
+    else:
+        flat = [lead for lead in LEADS if _is_flat(recording.lead(lead), recording.sampling_hz, seconds)]
     if flat:
         raise EcgRefused(
             RefusalReason.FLAT_LEAD,
@@ -157,6 +162,12 @@ def refuse_impossible(recording: Recording, *, seconds: float, from_picture: boo
             "an electrode was off: record the ECG again",
         )
     _refuse_broken_algebra(_level(recording) if from_picture else recording, PICTURE_LAG_SECONDS * from_picture)
+
+
+def _span(samples: NDArray[np.float64]) -> float:
+    """Millivolts between the 1st and 99th per cent: what a speck of ink beside the line does not change."""
+    present = samples[np.isfinite(samples)]
+    return float(np.quantile(present, 0.99) - np.quantile(present, 0.01))
 
 
 def _is_flat(samples: NDArray[np.float64], sampling_hz: float, seconds: float) -> bool:
@@ -172,12 +183,12 @@ def _is_flat(samples: NDArray[np.float64], sampling_hz: float, seconds: float) -
 
 
 def _level(recording: Recording) -> Recording:
-    """Every lead without the slow bends of its paper, and without what a pixel adds: the mean over 10 ms.
+    """Every lead without the slow bends of its paper, and without what pixels add: the mean over 18 ms.
 
     Both are sums of samples, the same for every lead, so that the equations hold for what is left.
     """
     signals = recording.signals_mv.copy()
-    fine = max(1, round(0.01 * recording.sampling_hz)) | 1
+    fine = round(0.018 * recording.sampling_hz) | 1
     slow = round(_BEND_SECONDS * recording.sampling_hz) | 1
     for row in signals:
         for start, end in runs(row):

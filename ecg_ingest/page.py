@@ -167,7 +167,7 @@ def _pages(document: pypdfium2.PdfDocument) -> list[Page]:
                 words=tuple(_turned_word(word, angle) for word in words),
                 strokes=tuple(_turned(stroke, angle) for stroke in strokes),
                 picture_share=share,
-                to_pixels=_to_pixels(page, width, height, angle),
+                to_pixels=_to_pixels(page, *page.get_size(), angle),
                 dots_per_inch=drawn_dots_per_inch(width, height),
             )
         )

@@ -20,6 +20,7 @@ _LEAST_WIDTH_MM = 150.0
 _MOST_WIDTH_MM = 480.0
 _STRONG_MM = 5.0  # heavy lines
 _OFF_ZERO = 0.02  # degrees: turning by exactly nothing blurs nothing and would always look sharpest
+_INK_AT_LEAST, _INK_SHARE = 0.12, 0.4  # how much darker than around it ink is, and of the darkest
 _TINT_LIMIT = 0.35  # darkness beyond which something is ink, not grid
 
 
@@ -50,6 +51,19 @@ def tint(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.clip(dark, -2.0 * usual, 2.0 * usual).astype(np.float32)
 
 
+def without_ink(pattern: NDArray[np.float32], rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """A pattern from `tint` that is nothing where the trace and letters lie: beats repeat like faint grids do.
+
+    Ink is dark in every channel, a coloured grid in some; a grey one is lighter than ink.
+    """
+    brightest = rgb.max(axis=2).astype(np.float32)
+    around = cv2.GaussianBlur(brightest, (0, 0), max(9, round(max(brightest.shape) / 60)) / 2.0)
+    dark = (around - brightest) / np.maximum(around, 16.0)
+    limit = max(_INK_AT_LEAST, _INK_SHARE * float(np.quantile(dark[::2, ::2], 0.997)))
+    ink = cv2.dilate((dark > limit).astype(np.uint8), np.ones((3, 3), np.uint8))
+    return np.where(ink > 0, np.float32(0.0), pattern)
+
+
 def tilt_degrees(pattern: NDArray[np.float32]) -> float:
     """By how much the picture must be turned counter-clockwise to make its lines level, within 12 degrees.
 
@@ -57,7 +71,7 @@ def tilt_degrees(pattern: NDArray[np.float32]) -> float:
     """
     factor = min(1.0, _TILT_SIDE / max(pattern.shape))
     small = cv2.resize(pattern, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else pattern
-    small = cv2.GaussianBlur(small, (0, 0), 0.8)
+    small = np.asarray(cv2.GaussianBlur(small, (0, 0), 0.8), dtype=np.float32)
     best = _OFF_ZERO
     for step, reach in ((1.0, MAX_TILT_DEGREES), (0.25, 1.0), (0.05, 0.25)):
         trials = best + np.arange(-reach, reach + step / 2.0, step)
@@ -78,8 +92,7 @@ def turn(pattern: NDArray[np.float32], angle: float) -> NDArray[np.float32]:
     """The pattern turned counter-clockwise by `angle` degrees about its middle, same size."""
     height, width = pattern.shape
     matrix = cv2.getRotationMatrix2D((width / 2.0, height / 2.0), angle, 1.0)
-    turned: NDArray[np.float32] = cv2.warpAffine(pattern, matrix, (width, height), flags=cv2.INTER_LINEAR)
-    return turned
+    return np.asarray(cv2.warpAffine(pattern, matrix, (width, height), flags=cv2.INTER_LINEAR), dtype=np.float32)
 
 
 def grid_scales(pattern: NDArray[np.float32]) -> list[GridScale]:
@@ -126,7 +139,7 @@ def _spectrum(profile: NDArray[np.float32]) -> _Spectrum:
     values = np.clip(values, -3.0 * values.std(), 3.0 * values.std()) * np.hanning(values.size)
     size = 8 * 2 ** int(np.ceil(np.log2(values.size)))
     power = np.abs(np.fft.rfft(values, size)) ** 2
-    frequencies = np.fft.rfftfreq(size)
+    frequencies = np.fft.rfftfreq(size).astype(np.float64)
     power[frequencies < 1.0 / 90.0] = 0.0
     return frequencies, power / max(float(power.sum()), 1e-12)
 
@@ -138,7 +151,7 @@ def _peaks(frequencies: NDArray[np.float64], power: NDArray[np.float64]) -> list
     found = []
     for _ in range(6):
         at = int(np.argmax(rest))
-        if rest[at] < 0.05 * power.max():
+        if rest[at] <= 0.05 * power.max():
             break
         found.append(float(frequencies[at]))
         rest[max(0, at - apart) : at + apart + 1] = 0.0

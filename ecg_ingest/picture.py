@@ -9,10 +9,10 @@ import io
 import warnings
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from pydicom.dataset import Dataset
+from pydicom.pixels.utils import pixel_array
 
 from ecg_ingest.lead_images import EcgRefused, RefusalReason
 
@@ -103,7 +103,7 @@ def read_dicom_picture(dataset: Dataset) -> NDArray[np.uint8]:
             raise EcgRefused(RefusalReason.SEVERAL_PAGES, "the picture has several frames", "send one ECG on one page")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pixels = pydicom.pixels.pixel_array(dataset, raw=False)
+            pixels = pixel_array(dataset, raw=False)
     except (*_FAULTS, AttributeError, RuntimeError, NotImplementedError) as error:
         raise EcgRefused(RefusalReason.DAMAGED, "the picture's pixels cannot be decoded", "send it again") from error
     if pixels.ndim == 3 and pixels.shape[2] >= 3:

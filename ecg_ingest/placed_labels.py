@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from ecg_ingest.glyphs import shapes
@@ -21,8 +22,11 @@ LEAST_READ = 6  # of nine names that tell (aVR to V6)
 LEAST_CHEST = 4
 _LEAST_FREE = 3  # labels that stand free, before a second look is worth it
 _READ, _READ_MARGIN = 0.58, 0.03
-_ELSE, _ELSE_MARGIN = 0.85, 0.15  # when another name is certain
+_ELSE, _ELSE_LEAD = 0.7, 0.06  # when a name looks like another, by how much more than like the one expected
+_DOUBT_LEAD = 0.02  # twice on a sheet
 _CERTAIN, _CERTAIN_MARGIN = 0.8, 0.08
+_BAR_REACH_MM = 6.0  # from where a label's middle should be
+_BAR_SHARE = 0.6  # of a label's height that a bar's column is inked
 _REACH_MM = 5.0
 _FONTS = 3  # of the page, tried in a second look
 _LAYOUTS_TRIED, _LAYOUT_MARGIN = 4, 4.0  # layouts that may turn out better than the first, by their free labels
@@ -143,6 +147,7 @@ def _looked_again(  # noqa: PLR0912
     read = set(found)
     boxes: list[tuple[int, int, _Box]] = []
     letters: list[tuple[str, str, _Box]] = []
+    doubted: list[str] = []
     for label in labels:
         if label.lead != "I" or label in fit.found.values():
             letters.append((label.lead, label.font, (label.left, label.top, label.right, label.bottom)))
@@ -151,10 +156,17 @@ def _looked_again(  # noqa: PLR0912
     reach = (_REACH_MM * pixels_per_mm, min(_REACH_MM * pixels_per_mm, 0.2 * fit.row_pixels))
     for row, names in enumerate(fit.layout.rows):
         for column, expected in enumerate(names):
-            out_of_place = [label for r, c, label in fit.conflicts if (r, c) == (row, column) and _certain(label)]
-            if (row, column) in found or expected not in TELLING_NAMES:
-                if out_of_place and (row, column) not in found:
+            out_of_place = [label for r, c, label in fit.conflicts if (r, c) == (row, column) and _certain(label, ink)]
+            if expected not in TELLING_NAMES:
+                if any(set(label.lead) == {"I"} for label in out_of_place) or (
+                    out_of_place and (row, column) not in found
+                ):
                     raise _contradiction(out_of_place[0].lead)
+                place = (fit.across[row, column], fit.down[row, column])
+                if expected != "I" and (row, column) not in found and _lone_bar(ink, place, height, pixels_per_mm):
+                    raise _contradiction("I")
+                continue
+            if (row, column) in found:
                 continue
             look = look_again(ink, (fit.across[row, column], fit.down[row, column]), reach, height, fonts)
             if look is None:
@@ -168,7 +180,11 @@ def _looked_again(  # noqa: PLR0912
                     box = _box(name, fonts[0], look.centre[name], height)
                     boxes.append((row, column, box))
                     letters.append((name, fonts[0], box))
-            elif out_of_place or (likeness >= _ELSE and margin >= _ELSE_MARGIN):
+                continue
+            ahead = likeness - max(value for other, value in look.likeness.items() if same_name(other, expected))
+            if likeness >= _ELSE and ahead >= _DOUBT_LEAD:
+                doubted.append(name)
+            if out_of_place or (likeness >= _ELSE and ahead >= _ELSE_LEAD) or len(doubted) > 1:
                 raise _contradiction(out_of_place[0].lead if out_of_place else name)
     telling = [cell for cell in read if fit.layout.rows[cell[0]][cell[1]] in TELLING_NAMES]
     chest = [cell for cell in telling if fit.layout.rows[cell[0]][cell[1]].startswith("V")]
@@ -179,9 +195,37 @@ def _looked_again(  # noqa: PLR0912
     )
 
 
-def _certain(label: PrintedLabel) -> bool:
+def _certain(label: PrintedLabel, ink: Ink) -> bool:
     """Whether a free-standing name is clear enough to accuse a sheet."""
-    return label.free and label.likeness >= _CERTAIN and label.margin >= _CERTAIN_MARGIN
+    if not label.free:
+        return False
+    if label.likeness >= _CERTAIN and label.margin >= _CERTAIN_MARGIN:
+        return True
+    # II and III look much alike; their bars can be counted where they stand apart.
+    return set(label.lead) == {"I"} and len(label.lead) > 1 and _bars(label, ink) == len(label.lead)
+
+
+def _lone_bar(ink: Ink, place: tuple[float, float], height: float, pixels_per_mm: float) -> bool:
+    """Whether an I stands where II or III should: one bar as tall as the letters, and blank paper beside it."""
+    reach = round(_BAR_REACH_MM * pixels_per_mm)
+    left, top = max(0, round(place[0]) - reach), max(0, round(place[1] - 0.9 * height))
+    window = ink.mask[top : round(place[1] + 0.9 * height), left : round(place[0]) + reach].astype(np.uint8)
+    if min(window.shape) < 4:
+        return False
+    count, _, stats, _ = cv2.connectedComponentsWithStats(window, connectivity=8)
+    for x, y, wide, tall, _ in stats[1:count].tolist():
+        upright = 0.8 * height < tall < 1.2 * height and wide < 0.35 * height
+        if upright and abs(top + y + tall / 2.0 - place[1]) < 0.35 * height:
+            beside = window[y : y + tall, max(0, x - round(height)) : x + wide + round(height)]
+            return int(beside.sum()) == int(window[y : y + tall, x : x + wide].sum())
+    return False
+
+
+def _bars(label: PrintedLabel, ink: Ink) -> int:
+    """Upright strokes of about a label's own height that stand apart."""
+    part = ink.mask[round(label.top) : round(label.bottom), round(label.left) : round(label.right)]
+    tall = np.concatenate(([False], part.mean(axis=0) > _BAR_SHARE, [False])) if part.size else np.zeros(2, np.bool_)
+    return int((np.diff(tall.astype(np.int8)) > 0).sum())
 
 
 def _box(name: str, font: str, centre: tuple[float, float], height: float) -> _Box:

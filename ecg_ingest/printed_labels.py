@@ -93,12 +93,12 @@ def find_printed_labels(ink: Ink, pixels_per_mm: float) -> list[PrintedLabel]:
     if not ink.mask.any():
         return []
     count, numbers, stats, _ = cv2.connectedComponentsWithStats(ink.mask.astype(np.uint8), connectivity=8)
-    pieces = _pieces(stats[1:count], pixels_per_mm)
+    pieces = _pieces(np.asarray(stats[1:count], dtype=np.int32), pixels_per_mm)
     if len(pieces) > _MOST_PIECES:
         return []  # a grid in pieces, not letters
     candidates = {candidate.numbers: candidate for candidate in _candidates(pieces, pixels_per_mm)}
     words = [word for word in candidates.values() if word.width <= _MOST_ASPECT * word.height]
-    return _without_overlaps(_named(words, ink, numbers))
+    return _without_overlaps(_named(words, ink, np.asarray(numbers, dtype=np.int32)))
 
 
 def _pieces(stats: NDArray[np.int32], pixels_per_mm: float) -> list[_Piece]:
@@ -248,19 +248,19 @@ def find_hidden_labels(ink: Ink, pixels_per_mm: float) -> list[PrintedLabel]:
     for font in _HIDDEN_FONTS:
         letter = shapes().by_name["V", font.replace("+0.45", "+0")]
         for millimetres in _HIDDEN_HEIGHTS_MM:
-            height = millimetres * scale
-            shape = _sized(letter.picture, height)
+            size = millimetres * scale
+            shape = _sized(letter.picture, size)
             if shape.shape[0] >= dark.shape[0] or shape.shape[1] >= dark.shape[1]:
                 continue
             scores = cv2.matchTemplate(dark, shape, cv2.TM_CCOEFF_NORMED)
             peaks = (scores > _LETTER_V) & (scores >= cv2.dilate(scores, np.ones((5, 5), np.uint8)))
             for y, x in np.argwhere(peaks).tolist():
                 middle = (x + shape.shape[1] / 2.0, y + shape.shape[0] / 2.0)
-                places.append((float(scores[y, x]), *middle, font, height))
+                places.append((float(scores[y, x]), *middle, font, size))
     places.sort(key=lambda place: -place[0])
     found = []
-    for _, x, y, font, height in places[:_MOST_PLACES]:
-        label = _around_v(dark, x, y, font, height)
+    for _, across, down, font, height in places[:_MOST_PLACES]:
+        label = _around_v(dark, across, down, font, height)
         if label is not None:
             found.append(label)
     return _without_overlaps([_enlarged(label, 1.0 / factor) for label in found])

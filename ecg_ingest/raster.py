@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +26,9 @@ from ecg_ingest.recording import Recording
 from ecg_ingest.trace import Line, Row, find_rows, follow
 
 LEAST_ROWS = 3  # lines across a picture; fewer are no 12-lead ECG
+_RULED = 0.01  # pixels up or down a column: a ruler's line
+_MOST_INK = 0.2  # of a picture; a sheet has 2 to 8 per cent
+_MOST_PIECES = 4000  # of ink: more are grain
 LEAST_SIDE = 250  # pixels: twelve leads on fewer cannot be told from one another
 _LEAST_GRID = 0.03  # how much of a picture's pattern its grid must explain
 _SCALES_TRIED, _NEARLY_AS_CLEAR = 3, 0.6
@@ -155,10 +159,17 @@ def _look(paper: Paper) -> _Seen:
         try:
             labels, placement = _placed(ink, flat.pixels_per_mm)
         except EcgRefused as refusal:
-            refusals.append(_no_ecg(len(rows)) if len(rows) < LEAST_ROWS else refusal)
+            refusals.append(refusal if _beats(ink, rows) else _no_ecg(len(rows)))
             continue
         return _Seen(flat=flat, ink=ink, rows=rows, labels=labels, placement=placement)
     raise refusals[0]
+
+
+def _beats(ink: Ink, rows: list[Row]) -> bool:
+    """Whether lines run across that are neither ruled nor the grain of a picture full of ink."""
+    lively = [row for row in rows if row.roughness > _RULED]
+    pieces, _ = cv2.connectedComponents(ink.mask.astype(np.uint8), connectivity=8)
+    return len(lively) >= LEAST_ROWS and float(ink.mask.mean()) < _MOST_INK and pieces < _MOST_PIECES
 
 
 def _placed(ink: Ink, pixels_per_mm: float) -> tuple[list[PrintedLabel], Placement]:
@@ -215,6 +226,12 @@ def _read_rows(seen: _Seen, match: RowMatch, page: int) -> RasterSheet:
     width = seconds * STANDARD_MM_PER_SECOND * work
     lefts = [_label_left(seen, column) for column in range(fit.layout.columns)]
     columns = find_columns(own, pulses[match.first : match.first + len(own)], lefts, width, work, work)
+    if flat.straightened is not None and columns.contradicted:
+        raise EcgRefused(
+            RefusalReason.WARPED,
+            "columns do not begin where the grid, laid flat, says that they do",
+            "scan the sheet, or photograph it flat and from straight above",
+        )
     beside = [
         pulse
         for row in pulses

@@ -21,6 +21,7 @@ _LABEL_BEFORE_MM, _LABEL_AFTER_MM = 1.5, 5.0  # how labels usually stand to wher
 _LABEL_COST = 0.3  # a millimetre that they stand otherwise
 _NEAR_MM = 1.0
 _PIECE_MM, _GAP_MM = 14.0, 1.2  # a pulse's remains at a line's end, and what separates them from it
+_BESIDE_MM, _JUMPS_TOGETHER = 5.0, 0.8
 _FOOT_MM = 7.0  # a pulse's foot and the gap behind it
 
 _PULSE_HEIGHT_MM = (3.5, 24.0)
@@ -47,6 +48,7 @@ class Columns:
 
     starts: tuple[float, ...]  # one a column, and the end of the last
     support: float
+    contradicted: bool  # whether all lines jump together some millimetres beside where columns should begin
 
 
 def find_pulses(line: Line, across: float, down: float) -> list[PrintedPulse]:
@@ -61,7 +63,7 @@ def find_pulses(line: Line, across: float, down: float) -> list[PrintedPulse]:
     if known.size == 0:
         return []
     reach = round(_PULSE_REACH_MM * across)
-    found = []
+    found: list[PrintedPulse] = []
     ends = [(known[0], min(known[0] + reach, known[-1] + 1)), (max(known[0], known[-1] + 1 - reach), known[-1] + 1)]
     for left, right in ends:
         pulse = _pulse(line, int(left), int(right), across, down)
@@ -194,7 +196,23 @@ def find_columns(
         score -= min(1.0, _LABEL_COST * float(np.mean(outside)) / across)
         if score > best_score:
             best, best_score = float(trial), score
-    return Columns(starts=tuple((best + width * np.arange(count + 1)).tolist()), support=best_score)
+    edges_inside = best + width * np.arange(1, count, dtype=np.float64)
+    return Columns(
+        starts=tuple((best + width * np.arange(count + 1)).tolist()),
+        support=best_score,
+        contradicted=count > 2 and _jumps_beside(jumps, np.asarray(edges_inside, dtype=np.float64), across),
+    )
+
+
+def _jumps_beside(jumps: NDArray[np.float64], edges: NDArray[np.float64], across: float) -> bool:
+    """Whether the lines jump together beside all edges, and not at them: time is not what the grid says."""
+
+    def together(shift: float) -> float:
+        return float(np.mean([min(_at(jumps, float(edge + shift), across), 1.0) for edge in edges]))
+
+    reach = _BESIDE_MM * across
+    beside = max(together(float(shift)) for shift in np.arange(-reach, reach + 1.0))
+    return beside > _JUMPS_TOGETHER and together(0.0) < 0.5 * beside
 
 
 def _start_score(place: float, places: Sequence[float], across: float) -> float:

@@ -401,10 +401,20 @@ def heights(line: Line, pixels_per_mm: float) -> NDArray[np.float64]:
         same_side = np.where(sign > 0, up[beside], down[beside])
         narrowed = np.fmin(narrowed, same_side)
         highest = np.fmax(highest, same_side)
-    peak = away >= highest - 1.0
+    peak = _middles(away >= highest - 1.0, reach)
     stroke = base - sign * np.where(peak | ~np.isfinite(narrowed), away, narrowed)
     stroke = np.clip(stroke, line.top, line.bottom)
     return np.where(tall, stroke, line.middle)
+
+
+def _middles(peak: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Stretches of columns without the pen's half on either side; at least the middle of each stays."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], peak, [False])).astype(np.int8)))
+    kept = np.zeros_like(peak)
+    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        middle = (start + end - 1) // 2
+        kept[min(start + reach, middle) : max(end - reach, middle + 1)] = True
+    return kept
 
 
 def _running_median(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:

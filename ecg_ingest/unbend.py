@@ -26,7 +26,7 @@ _LEAST_CLEAR = 0.35  # share of windows whose grid is clear
 _BLUR_PERIODS = 1.3
 _MESH = 8  # pixels
 _RIDGE = 1e-5
-_FLAT_MM = 0.3  # root mean square by which a flat sheet's grid may differ from straight lines
+_FLAT_MM = 0.5  # root mean square by which a flat sheet's grid may differ from straight lines
 _MESH_MM = 3.0
 _MOST_STRETCH = 1.5  # of the size that the picture would have flat
 _WEAK = 0.25  # of the usual strength of the grid: a place where it is not seen
@@ -137,7 +137,7 @@ def _bend(pattern: NDArray[np.float32], tilt: float, period: float, every: float
         degree=5,
         centre=(centre[0] / factor, centre[1] / factor),
         size=size / factor,
-        residual_mm=float(np.hypot(*exact) / np.sqrt(2.0)),
+        residual_mm=float(np.hypot(exact[0], exact[1]) / np.sqrt(2.0)),
         straight_mm=float(max(rough)),
     )
 
@@ -151,8 +151,8 @@ def _windows(pattern: NDArray[np.float32], tilt: float, period: float) -> tuple[
     columns, rows = (many, few) if width >= height else (few, many)
     taper = np.outer(np.hanning(side), np.hanning(side)).astype(np.float32)
     padded = 256 if side <= 200 else 512
-    fy = np.fft.fftfreq(padded)[:, None]
-    fx = np.fft.rfftfreq(padded)[None, :]
+    fy = np.fft.fftfreq(padded).astype(np.float64)[:, None]
+    fx = np.fft.rfftfreq(padded).astype(np.float64)[None, :]
     upright: list[_Window] = []
     level: list[_Window] = []
     for top in np.linspace(0, height - side, rows).astype(int).tolist():
@@ -224,10 +224,10 @@ def _solved(
     steep = np.array([max(0, i + j - 2) for i, j in _exponents(degree)], dtype=np.float64)
     hold = _RIDGE * steep**2 * weights.sum()
     kept = weights.copy()
-    solved = np.zeros(terms.shape[1])
+    solved: NDArray[np.float64] = np.zeros(terms.shape[1])
     for _ in range(6):
         normal = terms.T @ (terms * kept[:, None]) + np.diag(hold + 1e-9)
-        solved = np.linalg.solve(normal, terms.T @ (values * kept))
+        solved = np.asarray(np.linalg.solve(normal, terms.T @ (values * kept)), dtype=np.float64)
         off = np.abs(values - terms @ solved)
         limit = 2.0 * float(np.median(off)) + 1e-6
         kept = weights / (1.0 + (off / limit) ** 2)
@@ -364,7 +364,7 @@ def straighten(rgb: NDArray[np.uint8], bend: Bend, pixels_per_mm: float) -> Stra
     across, down = np.meshgrid((np.arange(columns) - 1) * every, (np.arange(rows) - 1) * every)
     straight = Straightened(rgb=rgb, bend=bend, left_mm=left, top_mm=top, pixels_per_mm=pixels_per_mm)
     places = straight.places(np.stack((across.ravel(), down.ravel()), axis=1)).reshape(rows, columns, 2)
-    inside = ((places > 0) & (places < (width, height))).all(axis=2)
+    inside = np.asarray(np.all((places > 0) & (places < np.array([width, height])), axis=2))
     steps_across, steps_down = np.diff(places[:, :, 0], axis=1), np.diff(places[:, :, 1], axis=0)
     if (steps_across[inside[:, 1:]] <= 0).any() or (steps_down[inside[1:]] <= 0).any():
         return None
