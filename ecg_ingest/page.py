@@ -162,12 +162,13 @@ def _pages(document: pypdfium2.PdfDocument) -> list[Page]:
         page = document[index]
         words, angle = _words(page)
         strokes, share = _strokes(page, deadline, width * height)
+        shown_width, shown_height = page.get_size()  # after /Rotate
         pages.append(
             Page(
                 words=tuple(_turned_word(word, angle) for word in words),
                 strokes=tuple(_turned(stroke, angle) for stroke in strokes),
                 picture_share=share,
-                to_pixels=_to_pixels(page, *page.get_size(), angle),
+                to_pixels=_to_pixels(page, shown_width, shown_height, angle),
                 dots_per_inch=drawn_dots_per_inch(width, height),
             )
         )
