@@ -109,7 +109,7 @@ def resampled(position: Tensor) -> Tensor:
     if side * side + 1 != position.shape[1]:
         raise BackboneRefused("pos_embed", f"{position.shape[1]} tokens are no class token and a square")
     let_torchvision_import()
-    from timm.layers import resample_abs_pos_embed
+    from timm.layers.pos_embed import resample_abs_pos_embed
 
     return resample_abs_pos_embed(position.float(), new_size=[16, 16], old_size=[side, side], num_prefix_tokens=1)
 
