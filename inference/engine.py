@@ -18,10 +18,13 @@ LEAD_IMAGES_SHAPE = (12, 48, 224, 3)
 
 
 class Engine:
-    """A fused network with the preprocessing that belongs to it."""
+    """A fused network with the preprocessing that belongs to it. One of the radiograph alone is a ValueError."""
 
     def __init__(self, network: FusedNetwork, radiograph: RadiographPreprocessing, ecg: EcgPreprocessing) -> None:
+        if network.ecg is None:
+            raise ValueError("a network without an ECG branch answers nothing in service")
         self.network = network.eval()
+        self._ecg_branch = network.ecg
         self.radiograph = radiograph
         self.ecg_preprocessing = ecg
         # Convolutions on a CPU run a third faster over channels laid last; a ViT has none that matter.
@@ -37,7 +40,7 @@ class Engine:
     def embed_ecg(self, lead_images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Lead images uint8 [examinations, 12, 48, 224, 3] as embeddings [examinations, 128]."""
         with torch.inference_mode():
-            embedding = self.network.ecg(lead_tensor(lead_images, self.ecg_preprocessing))
+            embedding = self._ecg_branch(lead_tensor(lead_images, self.ecg_preprocessing))
         return np.ascontiguousarray(embedding.numpy(), dtype=np.float32)
 
     def fuse(self, chest: NDArray[np.float32], ecg: NDArray[np.float32]) -> NDArray[np.float32]:
