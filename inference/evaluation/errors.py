@@ -9,14 +9,15 @@ SHOWN = 20  # refused rows that a message lists; the rest is counted
 
 @dataclass(frozen=True, kw_only=True)
 class RefusedRow:
-    """A row that cannot be used. Lines count from 1, the header's; 0 means the file as a whole."""
+    """A row that cannot be used. Lines count from 1, the header's; rows from 1 below it; 0 is the file as a whole."""
 
     line: int
     column: str  # "" where the row as a whole is meant
     reason: str
+    counted: str = "line"  # or "row"
 
     def __str__(self) -> str:
-        where = f"line {self.line}" if self.line else "file"
+        where = f"{self.counted} {self.line}" if self.line else "file"
         return f"{where}{f', {self.column}' if self.column else ''}: {self.reason}"
 
 

@@ -81,7 +81,7 @@ def comparison_page(comparison: Comparison, figures: Sequence[Drawn], provenance
     """The report of two models as HTML."""
     rows = [
         (
-            _with_unit(name.replace("absolute_bias", "bias"), FIGURE_WORDS.get(name, name)),
+            _with_unit(name),
             *(
                 estimate(figures_of[name], name) if name in figures_of else ""
                 for figures_of in (comparison.of_first, comparison.of_second, comparison.difference)
@@ -333,7 +333,7 @@ def _data(evaluation: Evaluation) -> list[str]:
     refused = evaluation.cohort.refused
     if not refused:
         return [paragraph("Every row of the table was used.")]
-    rows = [(f"line {row.line}", row.column or "row", row.reason) for row in refused]
+    rows = [(f"{row.counted} {row.line}", row.column or "whole", row.reason) for row in refused]
     text = f"{evaluation.cohort.rows_refused} rows were refused and left out; nothing was guessed or filled in."
     return [paragraph(text), table(("Row", "Column", "Reason"), rows)]
 

@@ -14,6 +14,7 @@ from pacs_node import CODE_VERSION
 from pacs_node.cli import EXIT_IN_PART
 
 if TYPE_CHECKING:
+    from inference.evaluation.errors import RefusedRow
     from inference.evaluation.evaluate import Evaluation
     from inference.evaluation.page import Provenance
     from inference.prediction import ModelIdentity
@@ -30,13 +31,20 @@ DROP = click.option(
     "--drop-refused", is_flag=True, help="Leave refused rows out, list them in the report, and end with status 3."
 )
 PREDICTIONS = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+PARTS = ("train", "validation", "calibration", "test", "all")
 
 
 @click.command()
-@click.argument("predictions", type=PREDICTIONS)
+@click.argument("predictions", type=PREDICTIONS, required=False)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write.")
 @click.option("--model", "name", help="Which model of the table, if it holds several.")
-@click.option("--package", help="The package that predicted; the report then names it and its digest.")
+@click.option("--package", help="The package that predicted, or with --cohort predicts; the report names its digest.")
+@click.option("--cohort", type=PREDICTIONS, help="Instead of PREDICTIONS: labelled examinations, as for training.")
+@click.option("--data", type=FOLDER, help="Folder that the cohort's paths start from.  [default: the cohort's own]")
+@click.option(
+    "--part", type=click.Choice(PARTS), help="Of the cohort's own split.  [default: test, all without a split]"
+)
 @click.option("--published", type=PREDICTIONS, help="CSV (figure,value) of published figures to print beside.")
 @DROP
 @SEED
@@ -45,10 +53,13 @@ PREDICTIONS = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.pass_context
 def evaluate(
     ctx: click.Context,
-    predictions: Path,
+    predictions: Path | None,
     out: Path,
     name: str | None,
     package: str | None,
+    cohort: Path | None,
+    data: Path | None,
+    part: str | None,
     published: Path | None,
     drop_refused: bool,
     seed: int,
@@ -61,11 +72,15 @@ def evaluate(
     probability_above_20, probability_at_least_25, acquired_at (ISO 8601), sex, age, smoker, ph_group, site,
     scanner, model. A row that cannot be used is named and refused; nothing is guessed.
 
+    With --package and --cohort the package predicts first, as the service would, and OUT keeps predictions.csv. Keep
+    patients that the package was trained on out of the cohort, or mark them in its column split.
+
     OUT receives report.html, evaluation.json, figures.csv, subgroups.csv, figures/ (PNG, SVG), card.json and card.md.
 
     \b
     Example:
       pulmolink model evaluate test-predictions.csv --out ./evaluation --package ./my-package
+      pulmolink model evaluate --package ./my-package --cohort cohort.csv --out ./evaluation
     """
     from inference.evaluation.evaluate import evaluate as evaluation_of
     from inference.evaluation.plots import all_figures
@@ -74,11 +89,18 @@ def evaluate(
     from inference.evaluation.table import read_table
     from inference.evaluation.writing import evaluation_json, write_evaluation
 
+    if (predictions is None) == (cohort is None):
+        raise click.UsageError("give either PREDICTIONS or --cohort")
+    if cohort is None and (data is not None or part is not None):
+        raise click.UsageError("--data and --part belong to --cohort")
     beside = read_published(published) if published else YOON
+    left_out: tuple[RefusedRow, ...] = ()
+    if predictions is None:
+        predictions, left_out = _predicted(ctx, package, cohort, data, part, out, drop_refused)
     table = read_table(predictions, drop_refused=drop_refused)
     chosen = table.of(name)
     identity = identity_of(package, chosen.model) if package else None
-    evaluation = evaluation_of(chosen, Resampling(seed=seed, repeats=resamples), refused=table.refused)
+    evaluation = evaluation_of(chosen, Resampling(seed=seed, repeats=resamples), refused=(*left_out, *table.refused))
     where = provenance(identity, predictions)
     label = f"{identity.name} {identity.version}" if identity else chosen.model or "model not named"
     figures = all_figures(chosen, evaluation, footer(label, identity))
@@ -87,8 +109,38 @@ def evaluate(
         click.echo(json.dumps(evaluation_json(evaluation, where), indent=1, ensure_ascii=False))
     else:
         _show(evaluation, out)
-    if table.refused:
+    if evaluation.cohort.refused:
         ctx.exit(EXIT_IN_PART)
+
+
+def _predicted(
+    ctx: click.Context,
+    package: str | None,
+    cohort: Path | None,
+    data: Path | None,
+    part: str | None,
+    out: Path,
+    drop_refused: bool,
+) -> tuple[Path, tuple[RefusedRow, ...]]:
+    """Let the package predict the cohort into OUT; the table, and the rows that were left out."""
+    from zoneinfo import ZoneInfo
+
+    from pacs_node.commands.context import settings_of
+    from pacs_node.commands.model_predict import predict_cohort
+
+    if package is None or cohort is None:
+        raise click.UsageError("--cohort needs --package, which predicts it")
+    table = out / "predictions.csv"
+    left_out = predict_cohort(
+        package,
+        cohort,
+        data or cohort.parent,
+        table,
+        part=part,
+        zone=ZoneInfo(settings_of(ctx).node.site_timezone),
+        drop_refused=drop_refused,
+    )
+    return table, left_out
 
 
 def _show(evaluation: Evaluation, out: Path) -> None:
