@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pacs_node.commands.model_compare import compare
+from pacs_node.commands.model_drift import drift
 from pacs_node.commands.model_evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def model() -> None:
 
 model.add_command(evaluate)
 model.add_command(compare)
+model.add_command(drift)
 
 
 @model.command()
