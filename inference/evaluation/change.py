@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.evaluation.accuracy import accuracy, accuracy_sums
-from inference.evaluation.resampling import Array, Figure, Resampling, patient_sums, resampled
+from inference.evaluation.resampling import FEWEST_PATIENTS, Array, Figure, Resampling, patient_sums, resampled
 from inference.evaluation.table import Predictions
 
 NOTABLE_CHANGE_MMHG = 5.0  # a direction is judged only where the measured change is at least this large
@@ -38,14 +38,14 @@ class Change:
 
 
 def change(predictions: Predictions, resampling: Resampling) -> Change | None:
-    """Change from visit to visit; None where fewer than three are dated.
+    """Change from visit to visit; None where fewer than `FEWEST_PATIENTS` patients have two dated visits.
 
     Besides `FIGURES` of the changes (`baseline_mae`: of predicting the mean change): `same_direction`, the share of
     notable changes whose sign was predicted, and `within_patient_correlation` (Bland and Altman, BMJ 1995;310:446),
     the correlation of predicted and measured about each patient's own means, over visits, dated or not.
     """
     patient, measured, predicted = _consecutive(predictions)
-    if len(patient) < 3:
+    if len(np.unique(patient)) < FEWEST_PATIENTS:
         return None
     sums, offset = accuracy_sums(patient, measured, predicted)
     found = resampled(sums, lambda s: {name: accuracy(s, offset)[name] for name in FIGURES}, resampling)

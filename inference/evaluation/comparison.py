@@ -8,8 +8,7 @@ import numpy as np
 
 from inference.evaluation.accuracy import accuracy, accuracy_sums
 from inference.evaluation.errors import CohortTooSmall, EvaluationError
-from inference.evaluation.resampling import Array, Figure, Resampling, interval, resampled
-from inference.evaluation.subgroups import FEWEST_PATIENTS
+from inference.evaluation.resampling import FEWEST_PATIENTS, Array, Figure, Resampling, interval, resampled
 from inference.evaluation.table import Predictions
 from inference.evaluation.thresholds import THRESHOLDS, Ranking, row_weights
 

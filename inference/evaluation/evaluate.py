@@ -9,8 +9,8 @@ from inference.evaluation.change import Change, change
 from inference.evaluation.errors import CohortTooSmall, RefusedRow
 from inference.evaluation.intervals import Coverage, coverage
 from inference.evaluation.limits import Limits, exact_limits, repeated_limits
-from inference.evaluation.resampling import Figure, Resampling, resampled
-from inference.evaluation.subgroups import FEWEST_PATIENTS, Subgroup, subgroups
+from inference.evaluation.resampling import FEWEST_PATIENTS, Figure, Resampling, resampled
+from inference.evaluation.subgroups import Subgroup, subgroups
 from inference.evaluation.table import Predictions
 from inference.evaluation.thresholds import Discrimination, NoControls, thresholds
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inference.evaluation.resampling import Array, Figure, Resampling, patient_sums, resampled
+from inference.evaluation.resampling import FEWEST_PATIENTS, Array, Figure, Resampling, patient_sums, resampled
 from inference.evaluation.table import Predictions
 
 
@@ -24,13 +24,13 @@ class Coverage:
 
 
 def coverage(predictions: Predictions, resampling: Resampling) -> Coverage | None:
-    """Coverage where the table gives bounds; None where it gives none.
+    """Coverage where the table gives bounds; None where it gives none, or for fewer than `FEWEST_PATIENTS` patients.
 
     `coverage_by_patient` is the mean over patients of the share of a patient's examinations that were covered:
     patients are what conformal calibration exchanges, and one who comes often counts as one.
     """
     given = np.isfinite(predictions.lower_mmhg)
-    if not given.any():
+    if len(np.unique(predictions.patient[given])) < FEWEST_PATIENTS:
         return None
     kept = predictions.rows(given)
     above = kept.measured_mmhg > kept.upper_mmhg

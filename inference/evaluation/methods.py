@@ -38,5 +38,5 @@ METHODS = {
 
 
 def methods_list(methods: Mapping[str, str]) -> str:
-    """The sentences as an HTML list, all but what belongs to another kind of report."""
+    """The sentences as an HTML list."""
     return '<ul class="methods">' + "".join(f"<li>{escape(text)}</li>" for text in methods.values()) + "</ul>"

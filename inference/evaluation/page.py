@@ -16,8 +16,7 @@ from inference.evaluation.limits import Bounded, Limits
 from inference.evaluation.markup import inline, page, pairs, paragraph, table
 from inference.evaluation.methods import METHODS, methods_list
 from inference.evaluation.published import TABLE_FIGURES, YOON, Published
-from inference.evaluation.resampling import Figure, Resampling
-from inference.evaluation.subgroups import FEWEST_PATIENTS
+from inference.evaluation.resampling import FEWEST_PATIENTS, Figure, Resampling
 from inference.evaluation.thresholds import Discrimination
 from inference.evaluation.words import FIGURE_WORDS, VARIABLE_WORDS, estimate, number, unit
 from inference.prediction import ModelIdentity
@@ -73,7 +72,7 @@ def evaluation_page(
     body += ["<h2>5. Telling patients above a threshold from those below</h2>", *_thresholds(evaluation, drawn)]
     body += ["<h2>6. Coverage of the prediction interval</h2>", *_coverage(evaluation)]
     body += ["<h2>7. Data</h2>", *_data(evaluation)]
-    body += ["<h2>8. Methods and sources</h2>", methods_list(METHODS), _seed(evaluation.resampling)]
+    body += ["<h2>8. Methods and sources</h2>", methods_list(_methods()), _seed(evaluation.resampling)]
     return page(f"Evaluation of {_name(evaluation, provenance)}", [*body, _foot(provenance)])
 
 
@@ -250,7 +249,7 @@ def _accuracy_table(evaluation: Evaluation) -> str:
 def _change(evaluation: Evaluation, drawn: dict[str, str]) -> list[str]:
     change = evaluation.change
     if change is None:
-        return [paragraph("Fewer than three dated changes between visits of one patient: not assessed.")]
+        return [paragraph(f"Fewer than {FEWEST_PATIENTS} patients with two dated visits: not assessed.")]
     rows = [
         (_with_unit(name), number(figure.value, name), _range(figure, name)) for name, figure in change.figures.items()
     ]
@@ -323,7 +322,7 @@ def _thresholds(evaluation: Evaluation, drawn: dict[str, str]) -> list[str]:
 def _coverage(evaluation: Evaluation) -> list[str]:
     covered = evaluation.coverage
     if covered is None:
-        return [paragraph("The table gives no bounds: not assessed.")]
+        return [paragraph(f"The table gives bounds for fewer than {FEWEST_PATIENTS} patients: not assessed.")]
     rows = [(_with_unit(name), number(f.value, name), _range(f, name)) for name, f in covered.figures.items()]
     text = f"{covered.examinations} examinations of {covered.patients} patients came with an interval."
     return [paragraph(text), table(("Interval", "Value", "95 % interval"), rows)]
@@ -336,6 +335,10 @@ def _data(evaluation: Evaluation) -> list[str]:
     rows = [(f"{row.counted} {row.line}", row.column or "whole", row.reason) for row in refused]
     text = f"{evaluation.cohort.rows_refused} rows were refused and left out; nothing was guessed or filled in."
     return [paragraph(text), table(("Row", "Column", "Reason"), rows)]
+
+
+def _methods() -> dict[str, str]:
+    return {name: text for name, text in METHODS.items() if name != "comparison"}
 
 
 def _seed(resampling: Resampling) -> str:

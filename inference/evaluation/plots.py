@@ -24,8 +24,8 @@ from inference.evaluation.canvas import (
 )
 from inference.evaluation.comparison import SMALLER_IS_BETTER, Comparison
 from inference.evaluation.evaluate import Evaluation
-from inference.evaluation.resampling import Array, Figure
-from inference.evaluation.subgroups import FEWEST_PATIENTS, Subgroup
+from inference.evaluation.resampling import FEWEST_PATIENTS, Array, Figure
+from inference.evaluation.subgroups import Subgroup
 from inference.evaluation.table import Predictions
 from inference.evaluation.thresholds import Discrimination, Ranking
 from inference.evaluation.words import FIGURE_WORDS, VARIABLE_WORDS, estimate

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 REPEATS = 2000
 LEVEL = 0.95
+FEWEST_PATIENTS = 10  # below, no figure is given: nobody should read much into so few
 WEIGHTS_AT_ONCE = 4_000_000  # weights held at a time, 32 MB
 DEFINED_SHARE = 0.95  # of resamples in which a figure must be defined to be given an interval
 _NORMAL = NormalDist()

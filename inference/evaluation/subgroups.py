@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from inference.evaluation.accuracy import accuracy, accuracy_sums
 from inference.evaluation.intervals import coverage
-from inference.evaluation.resampling import Array, Figure, Resampling, resampled
+from inference.evaluation.resampling import FEWEST_PATIENTS, Array, Figure, Resampling, resampled
 from inference.evaluation.table import GROUPS, Predictions
 
-FEWEST_PATIENTS = 10
 AGE_BANDS = ((0.0, 45.0, "under 45"), (45.0, 65.0, "45 to 64"), (65.0, 75.0, "65 to 74"), (75.0, np.inf, "75 or over"))
 FIGURES = ("mean_absolute_error", "bias", "error_sd", "root_mean_square_error", "squared_correlation")
 
@@ -52,7 +51,7 @@ def subgroups(predictions: Predictions, resampling: Resampling) -> tuple[Subgrou
         sums, offset = accuracy_sums(kept.patient, kept.measured_mmhg, kept.predicted_mmhg)
         figures = resampled(sums, partial(_chosen, offset=offset), resampling)
         covered = coverage(kept, resampling)
-        if covered is not None and covered.patients >= FEWEST_PATIENTS:
+        if covered is not None:
             figures["coverage_by_patient"] = covered.figures["coverage_by_patient"]
         found.append(
             Subgroup(

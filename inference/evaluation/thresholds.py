@@ -14,8 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.evaluation.resampling import Array, Figure, Resampling, interval, patient_sums, resampled
-from inference.evaluation.subgroups import FEWEST_PATIENTS
+from inference.evaluation.resampling import (
+    FEWEST_PATIENTS,
+    Array,
+    Figure,
+    Resampling,
+    interval,
+    patient_sums,
+    resampled,
+)
 from inference.evaluation.table import Predictions
 
 BINS = 10

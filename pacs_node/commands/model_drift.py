@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pacs_node.commands.present import NOTICE, current_estimate
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -41,6 +39,7 @@ def drift(
     from inference.evaluation.table import read_table
     from inference.package import read_manifest
     from pacs_node.commands.context import opened
+    from pacs_node.commands.present import NOTICE, current_estimate
     from pacs_node.commands.take import STANDING
 
     table = read_table(reference).of(name)

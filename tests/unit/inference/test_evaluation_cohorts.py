@@ -203,3 +203,14 @@ class TestTooFew:
     def test_measurements_that_do_not_vary_are_not_evaluated(self) -> None:
         with pytest.raises(CohortTooSmall, match="same measured"):
             evaluate(dataclasses.replace(COHORT, measured_mmhg=np.full_like(COHORT.measured_mmhg, 30.0)), QUICK)
+
+    def test_changes_and_coverage_of_nine_patients_are_not_given(self) -> None:
+        nine = COHORT.patient < 9
+        few = dataclasses.replace(
+            COHORT,
+            acquired_at=np.where(nine, COHORT.acquired_at, np.datetime64("NaT", "us")),
+            lower_mmhg=np.where(nine, COHORT.lower_mmhg, np.nan),
+        )
+        found = evaluate(few, QUICK)
+        assert found.change is None
+        assert found.coverage is None

@@ -125,8 +125,8 @@ class TestPage:
         found = evaluate(once, Resampling(repeats=200))
         text = evaluation_page(found, all_figures(once, found, "x"), PROVENANCE)
         assert "the cohort has no controls" in text
-        assert "The table gives no bounds" in text
-        assert "Fewer than three dated changes" in text
+        assert "The table gives bounds for fewer than 10 patients" in text
+        assert "Fewer than 10 patients with two dated visits" in text
 
 
 class TestFigures:
