@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.evaluation.accuracy import accuracy, accuracy_sums
+from inference.evaluation.resampling import Resampling, resampled
+
 Array = NDArray[np.float64]
 
 
@@ -53,21 +56,14 @@ def agreement(measured: Array, estimated: Array) -> Agreement:
 def bootstrap_intervals(
     measured: Array, estimated: Array, *, seed: int, repeats: int = 2000, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of each figure of `Agreement`, resampling patients."""
-    rng = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {}
-    while len(drawn.get("bias", ())) < repeats:
-        rows = rng.integers(0, len(measured), len(measured))
-        if np.ptp(measured[rows]) == 0.0:
-            continue
-        result = agreement(measured[rows], estimated[rows])
-        for name in _FIGURES:
-            drawn.setdefault(name, []).append(getattr(result, name))
-    tail = 50.0 * (1.0 - level)
-    return {
-        name: (float(np.percentile(values, tail)), float(np.percentile(values, 100.0 - tail)))
-        for name, values in drawn.items()
-    }
+    """Percentile intervals of each figure of `Agreement`, resampling patients. Draws without variation do not count."""
+    sums, offset = accuracy_sums(np.arange(len(measured)), measured, estimated)
+    found = resampled(sums, lambda s: _chosen(accuracy(s, offset)), Resampling(seed=seed, repeats=repeats, level=level))
+    return {name: (figure.percentile_low, figure.percentile_high) for name, figure in found.items()}
+
+
+def _chosen(figures: dict[str, Array]) -> dict[str, Array]:
+    return {name: figures[name] for name in _FIGURES}
 
 
 _FIGURES = ("mean_absolute_error", "bias", "error_sd", "correlation", "slope", "explained")

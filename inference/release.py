@@ -115,7 +115,8 @@ def calibrate(engine: Engine, examinations: Sequence[Examination], split: Split)
     usual_chest, usual_ecg = embeddings(engine, examinations, split.train)
     residuals = measured - engine.fuse(chest, ecg).mean(axis=1).astype(np.float64)
     return Calibration(
-        residuals_mmhg=np.sort(residuals).astype(np.float32),
+        residuals_mmhg=residuals.astype(np.float32),
+        patient=_patient_numbers(examinations, split.calibration),
         chest=fit_reference(usual_chest.mean(axis=1), chest.mean(axis=1)),
         ecg=fit_reference(usual_ecg, ecg),
     )
@@ -195,6 +196,11 @@ def golden_cases(engine: Engine, examinations: Sequence[Examination], rows: Sequ
             )
         )
     return tuple(cases)
+
+
+def _patient_numbers(examinations: Sequence[Examination], rows: Sequence[int]) -> NDArray[np.int32]:
+    """The patients of `rows`, numbered: their names stay out of the package."""
+    return np.unique([examinations[k].patient_id for k in rows], return_inverse=True)[1].astype(np.int32)
 
 
 def _measured(examinations: Sequence[Examination], rows: Sequence[int]) -> NDArray[np.float64]:

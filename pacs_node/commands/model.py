@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pacs_node.commands.model_compare import compare
+from pacs_node.commands.model_drift import drift
+from pacs_node.commands.model_evaluate import evaluate
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,6 +28,11 @@ def model() -> None:
     Example:
       pulmolink model verify synthetic-demo
     """
+
+
+model.add_command(evaluate)
+model.add_command(compare)
+model.add_command(drift)
 
 
 @model.command()

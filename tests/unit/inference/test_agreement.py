@@ -45,3 +45,13 @@ def test_the_wilson_interval_matches_a_published_example() -> None:
 def test_measurements_that_do_not_vary_are_refused() -> None:
     with pytest.raises(ValueError, match="do not vary"):
         agreement(np.full(5, 30.0), np.arange(5.0))
+
+
+def test_bootstrap_intervals_are_those_of_resampling_patients_one_by_one() -> None:
+    rng = np.random.default_rng(5)
+    drawn = []
+    for _ in range(2000):
+        rows = rng.integers(0, len(MEASURED), len(MEASURED))
+        drawn.append(agreement(MEASURED[rows], ESTIMATED[rows]).slope)
+    expected = tuple(np.percentile(drawn, (2.5, 97.5)))
+    assert bootstrap_intervals(MEASURED, ESTIMATED, seed=1)["slope"] == pytest.approx(expected, abs=0.01)
