@@ -80,12 +80,20 @@ COARSER = 4
 """The stand-ins of the ablation first average 4 x 4 pixels: a phantom's signs are centimetres wide."""
 
 
+class Coarser(nn.Module):
+    """Averages 4 x 4 pixels of patches of 224; patches of 56 were cut from pictures averaged before, and pass."""
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Patches [B, 3, 56, 56]."""
+        return patches if patches.shape[-1] == 224 // COARSER else nn.functional.avg_pool2d(patches, COARSER)
+
+
 class MicroVgg(nn.Module):
     """A stand-in for VGG16: convolution, ReLU, pooling, thrice; 64 features."""
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.AvgPool2d(COARSER)]
+        layers: list[nn.Module] = [Coarser()]
         channels = 3
         for maps in (16, 32, 64):
             layers += [nn.Conv2d(channels, maps, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
@@ -103,7 +111,7 @@ class MicroResNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.AvgPool2d(COARSER), nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
+            Coarser(), nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
         )
         self.blocks = nn.Sequential(_Block(16, 16, 1), _Block(16, 32, 2), _Block(32, 64, 2))
 
@@ -163,7 +171,7 @@ def _micro_vit() -> nn.Module:
         num_classes=0,
         global_pool="token",
     )
-    return Projected(nn.Sequential(nn.AvgPool2d(COARSER), vit), 64)
+    return Projected(nn.Sequential(Coarser(), vit), 64)
 
 
 def let_torchvision_import() -> None:

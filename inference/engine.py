@@ -65,8 +65,7 @@ def lead_tensor(lead_images: NDArray[np.uint8], preprocessing: EcgPreprocessing)
     count = len(lead_images)
     # [n, lead, row, column, colour] to [n, row, column, lead, colour]: channels last in memory, lead by lead.
     laid = np.ascontiguousarray(lead_images.transpose(0, 2, 3, 1, 4)).reshape(count, 48, 224, 36)
-    scaled = torch.from_numpy(laid).to(torch.float32)
-    scaled = (scaled / 255.0 - preprocessing.mean) / preprocessing.std
+    scaled = torch.from_numpy(laid).to(torch.float32).div_(255.0).sub_(preprocessing.mean).div_(preprocessing.std)
     return scaled.permute(0, 3, 1, 2)
 
 

@@ -19,10 +19,13 @@ from inference.agreement import agreement, bootstrap_intervals, wilson_interval
 from inference.architecture import Architecture
 from inference.calibration import INTERVAL_LEVEL, Calibration, fit_reference
 from inference.engine import Engine, network_from_tensors, tensors_of
+from inference.examinations import Examination
 from inference.manifest import EcgPreprocessing, Manifest, PackageKind
 from inference.package import GoldenCase, quantised, write_package
 from inference.radiograph import RadiographPreprocessing
-from inference.training import Examination, Recipe, Split, Trained, embeddings
+from inference.recipe import Recipe
+from inference.split import Split
+from inference.training import Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,11 @@ def release(
         exclusions=description.exclusions,
         data={
             **description.data,
-            "patients": {part: len(rows) for part, rows in asdict(split).items()},
+            "patients": {
+                part: len({examinations[row].patient_id for row in rows}) for part, rows in asdict(split).items()
+            },
+            "examinations": {part: len(rows) for part, rows in asdict(split).items()},
+            "calibrated_on": "calibration patients" if split.calibration else "validation patients",
             "mpap_mmhg": _spread([examination.mpap_mmhg for examination in examinations]),
         },
         training={
@@ -98,9 +105,13 @@ def release(
 
 
 def calibrate(engine: Engine, examinations: Sequence[Examination], split: Split) -> Calibration:
-    """Residuals and limits from the calibration patients; what is usual from the training patients."""
-    chest, ecg = embeddings(engine, examinations, split.calibration)
-    measured = _measured(examinations, split.calibration)
+    """Residuals and limits from the calibration patients; what is usual from the training patients.
+
+    Where the split sets no calibration patients apart, as the paper's does not, the validation patients calibrate,
+    although they chose the epoch: their residuals are smaller than a new patient's by that choice.
+    """
+    chest, ecg = embeddings(engine, examinations, split.calibrating)
+    measured = _measured(examinations, split.calibrating)
     usual_chest, usual_ecg = embeddings(engine, examinations, split.train)
     residuals = measured - engine.fuse(chest, ecg).mean(axis=1).astype(np.float64)
     return Calibration(
@@ -157,6 +168,15 @@ def measure(
         other = agreement(measured, estimate.mean(axis=1).astype(np.float64))
         metrics[name] = round(other.correlation, 3)
     return metrics
+
+
+def embeddings(
+    engine: Engine, examinations: Sequence[Examination], rows: Sequence[int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Chest [n, 9, 1024] and ECG [n, 128] embeddings of the examinations at `rows`."""
+    chest = np.stack([engine.embed_chest(examinations[k].picture.astype(np.float32)) for k in rows])
+    ecg = np.concatenate([engine.embed_ecg(examinations[k].lead_images[None]) for k in rows])
+    return chest, ecg
 
 
 def golden_cases(engine: Engine, examinations: Sequence[Examination], rows: Sequence[int]) -> tuple[GoldenCase, ...]:
