@@ -15,9 +15,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Agreement over patients. Errors are estimated minus measured, mmHg."""
+    """Agreement over examinations. Errors are estimated minus measured, mmHg."""
 
-    patients: int
+    examinations: int
     mean_absolute_error: float
     bias: float
     error_sd: float
@@ -27,7 +27,7 @@ class Agreement:
 
 
 def agreement(measured: Array, estimated: Array) -> Agreement:
-    """Agreement of one estimate a patient, float [patients] each.
+    """Agreement of one estimate an examination, float [examinations] each.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def agreement(measured: Array, estimated: Array) -> Agreement:
     covariance = float(np.sum((measured - measured.mean()) * (estimated - estimated.mean())))
     spread = float(np.sum((estimated - estimated.mean()) ** 2))
     return Agreement(
-        patients=len(measured),
+        examinations=len(measured),
         mean_absolute_error=float(np.mean(np.abs(error))),
         bias=float(error.mean()),
         error_sd=float(error.std(ddof=1)),
@@ -54,10 +54,19 @@ def agreement(measured: Array, estimated: Array) -> Agreement:
 
 
 def bootstrap_intervals(
-    measured: Array, estimated: Array, *, seed: int, repeats: int = 2000, level: float = 0.95
+    measured: Array,
+    estimated: Array,
+    patient: NDArray[np.integer],
+    *,
+    seed: int,
+    repeats: int = 2000,
+    level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of each figure of `Agreement`, resampling patients. Draws without variation do not count."""
-    sums, offset = accuracy_sums(np.arange(len(measured)), measured, estimated)
+    """Percentile intervals of each figure of `Agreement`, resampling patients, numbered from 0.
+
+    Draws without variation do not count.
+    """
+    sums, offset = accuracy_sums(patient.astype(np.intp), measured, estimated)
     found = resampled(sums, lambda s: _chosen(accuracy(s, offset)), Resampling(seed=seed, repeats=repeats, level=level))
     return {name: (figure.percentile_low, figure.percentile_high) for name, figure in found.items()}
 
@@ -69,8 +78,8 @@ def _chosen(figures: dict[str, Array]) -> dict[str, Array]:
 _FIGURES = ("mean_absolute_error", "bias", "error_sd", "correlation", "slope", "explained")
 
 
-def wilson_interval(hits: int, of: int) -> tuple[float, float]:
-    """The 95% Wilson score interval of a share."""
+def wilson_interval(hits: float, of: int) -> tuple[float, float]:
+    """The 95% Wilson score interval of a share; `hits` may count parts, where a patient had some of several."""
     z = 1.959964
     share = hits / of
     centre = (share + z * z / (2 * of)) / (1 + z * z / of)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from inference import card
 from inference.agreement import agreement, bootstrap_intervals, wilson_interval
 from inference.architecture import Architecture
-from inference.calibration import INTERVAL_LEVEL, Calibration, fit_reference
+from inference.calibration import INTERVAL_LEVEL, Calibration, fit_reference, patient_weights
 from inference.engine import Engine, network_from_tensors, tensors_of
 from inference.examinations import Examination
 from inference.manifest import EcgPreprocessing, Manifest, PackageKind
@@ -116,7 +116,7 @@ def calibrate(engine: Engine, examinations: Sequence[Examination], split: Split)
     residuals = measured - engine.fuse(chest, ecg).mean(axis=1).astype(np.float64)
     return Calibration(
         residuals_mmhg=residuals.astype(np.float32),
-        patient=_patient_numbers(examinations, split.calibration),
+        patient=_patient_numbers(examinations, split.calibrating),
         chest=fit_reference(usual_chest.mean(axis=1), chest.mean(axis=1)),
         ecg=fit_reference(usual_ecg, ecg),
     )
@@ -138,22 +138,26 @@ def measure(
     measured = _measured(examinations, rows)
     estimated = engine.fuse(chest, ecg).mean(axis=1).astype(np.float64)
     result = asdict(agreement(measured, estimated))
-    limits = bootstrap_intervals(measured, estimated, seed=seed)
+    patient = _patient_numbers(examinations, rows)
+    limits = bootstrap_intervals(measured, estimated, patient, seed=seed)
     half = calibration.half_width_mmhg()
-    covered = int(np.count_nonzero(np.abs(measured - estimated) <= half))
+    # Each patient counts once, with the share of the visits that were covered.
+    weights = patient_weights(patient)
+    patients = round(float(weights.sum()))
+    covered = float(weights[np.abs(measured - estimated) <= half].sum())
     swapped = np.roll(np.arange(len(rows)), 1)
     distances = [(calibration.chest, chest.mean(axis=1)), (calibration.ecg, ecg)]
     unusual = [sum(ref.is_unusual(row) for row in rows_) for ref, rows_ in distances]
-    metrics: dict[str, object] = {"patients": result.pop("patients")}
+    metrics: dict[str, object] = {"patients": patients, "examinations": result.pop("examinations")}
     for name, value in result.items():
         low, high = limits[name]
         metrics[name] = {"value": round(value, 3), "low": round(low, 3), "high": round(high, 3)}
-    low, high = wilson_interval(covered, len(rows))
+    low, high = wilson_interval(covered, patients)
     metrics["interval"] = {
         "level": INTERVAL_LEVEL,
         "half_width_mmhg": round(half, 2),
         "coverage": {
-            "value": round(covered / len(rows), 3),
+            "value": round(covered / patients, 3),
             "low": round(low, 3),
             "high": round(high, 3),
         },

@@ -113,7 +113,7 @@ def test_a_released_package_verifies_and_carries_its_figures(
         weights_dtype="float16",
     )
     assert Predictor.load(tmp_path / "blob-demo").identity == manifest.identity()
-    assert manifest.metrics["patients"] == 6
+    assert (manifest.metrics["patients"], manifest.metrics["examinations"]) == (3, 6)
     error = manifest.metrics["mean_absolute_error"]
     assert isinstance(error, dict)
     assert error["low"] <= error["value"] <= error["high"]
