@@ -30,6 +30,15 @@ CARD_FIGURES = (
     "concordance",
 )
 SCHEMA = 1
+FIGURE_NAMES = (
+    "bland-altman",
+    "regression",
+    "longitudinal",
+    "subgroups",
+    "threshold-20",
+    "threshold-25",
+    "comparison",
+)
 
 
 def evaluation_json(evaluation: Evaluation, provenance: Provenance) -> dict[str, object]:
@@ -210,6 +219,10 @@ def _json(body: object) -> str:
 
 def _write_figures(folder: Path, figures: Sequence[Drawn]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    # What an earlier run drew and this one does not must not lie beside the new report.
+    for name in FIGURE_NAMES:
+        for kind in ("png", "svg"):
+            (folder / f"{name}.{kind}").unlink(missing_ok=True)
     for figure in figures:
         _write(folder / f"{figure.name}.png", figure.png)
         _write(folder / f"{figure.name}.svg", figure.svg)

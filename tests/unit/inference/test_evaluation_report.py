@@ -26,7 +26,7 @@ from inference.evaluation.plots import all_figures, bland_altman, regression
 from inference.evaluation.published import TABLE_FIGURES, YOON, read_published
 from inference.evaluation.resampling import Resampling
 from inference.evaluation.table import Predictions
-from inference.evaluation.writing import card_metrics, evaluation_json, write_evaluation
+from inference.evaluation.writing import FIGURE_NAMES, card_metrics, evaluation_json, write_evaluation
 from inference.prediction import ModelIdentity
 from pacs_node.commands.model import model
 from tests.unit.inference.evaluation_examples import cohort
@@ -181,6 +181,17 @@ class TestFiles:
         hidden = [row for row in rows if row["suppressed"] == "yes"]
         assert hidden
         assert all(row["patients"] == row["value"] == "" for row in hidden)
+
+    def test_figures_of_an_earlier_run_do_not_stay_beside_a_new_report(
+        self, tmp_path: Path, evaluation: Evaluation, figures: tuple[Drawn, ...]
+    ) -> None:
+        assert {figure.name for figure in figures} <= set(FIGURE_NAMES)
+        (tmp_path / "figures").mkdir()
+        (tmp_path / "figures" / "comparison.png").write_bytes(b"old")
+        (tmp_path / "figures" / "my-own.png").write_bytes(b"kept")
+        write_evaluation(tmp_path, evaluation, figures, PROVENANCE)
+        assert not (tmp_path / "figures" / "comparison.png").exists()
+        assert (tmp_path / "figures" / "my-own.png").exists()
 
 
 class TestPublished:
