@@ -24,6 +24,7 @@ from inference.architecture import (
     VIT_LARGE,
     VIT_SMALL,
 )
+from inference.averaging import COARSER
 
 PATCH_TOKENS = 257  # 16 x 16 patches of 14 in 224, and the class token
 
@@ -74,10 +75,6 @@ class MicroConv(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Embed `patches`."""
         return self.project(self.features(patches).mean(dim=(2, 3)))
-
-
-COARSER = 4
-"""The stand-ins of the ablation first average 4 x 4 pixels: a phantom's signs are centimetres wide."""
 
 
 class Coarser(nn.Module):

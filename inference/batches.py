@@ -95,18 +95,6 @@ def coarseness(picture: NDArray[np.floating], radiograph: RadiographPreprocessin
     return radiograph.side // picture.shape[0]
 
 
-def averaged(picture: NDArray[np.floating], by: int) -> NDArray[np.float16]:
-    """`picture` [512, 512] with each `by` x `by` pixels averaged: what `backbones.Coarser` would make of its patches."""
-    rows, columns = picture.shape[0] // by, picture.shape[1] // by
-    means = picture.astype(np.float32).reshape(rows, by, columns, by).mean(axis=(1, 3))
-    return means.astype(np.float16)
-
-
-def averaged_leads(lead_images: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """Lead images with colours and each 2 x 2 pixels averaged, [12, 24, 112]: what `MicroEcgBranch` begins with."""
-    return lead_images.reshape(12, 24, 2, 112, 2, 3).mean(axis=(2, 4, 5), dtype=np.float32).astype(np.float16)
-
-
 def lead_input(examinations: Sequence[Examination], ecg: EcgPreprocessing) -> Tensor:
     """The ECG branch's input [n, 36, 48, 224], or [n, 12, 24, 112] of leads averaged beforehand."""
     leads = np.stack([examination.lead_images for examination in examinations])

@@ -27,8 +27,8 @@ class Examination:
     """A radiograph and an ECG of one patient with the measured pressure."""
 
     patient_id: str
-    picture: NDArray[np.float16]  # [512, 512], 0..1, as `read_radiograph` gives it
-    lead_images: NDArray[np.uint8]  # [12, 48, 224, 3]
+    picture: NDArray[np.float16]  # [512, 512], 0..1, as `read_radiograph` gives it; less where averaged (`averaging`)
+    lead_images: NDArray[np.uint8]  # [12, 48, 224, 3]; float16 and less where averaged
     mpap_mmhg: float
     name: str = ""  # what the table calls it
     acquired_at: str = ""  # of the radiograph, ISO 8601

@@ -55,7 +55,7 @@ class MicroEcgBranch(nn.Module):
 
     def forward(self, leads: Tensor) -> Tensor:
         """Embed `leads`."""
-        if leads.shape[1] == ECG_CHANNELS:  # else they were averaged beforehand, as `batches.averaged_leads` does
+        if leads.shape[1] == ECG_CHANNELS:  # else they were averaged beforehand, as `averaging` does
             leads = nn.functional.avg_pool2d(leads.unflatten(1, (ECG_CHANNELS // 3, 3)).mean(dim=2), 2)
         return self.project(torch.flatten(self.pool(self.features(leads)), 1))
 

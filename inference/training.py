@@ -142,9 +142,7 @@ class _Run:
         if fp16 and self.taken_up:
             self._scaler.load_state_dict({**self._scaler.state_dict(), "scale": self.state.scale})
         self._forward = workers.wrap(_Values(self.network, recipe.crops_an_examination))
-        self._batches = Batches(
-            examinations, recipe, radiograph, ecg, fused=architecture.fused, parts=workers.count
-        )
+        self._batches = Batches(examinations, recipe, radiograph, ecg, fused=architecture.fused, parts=workers.count)
         self._kept_at = time.monotonic()
 
     def learn(self, on_step: Callable[[Step], None], checkpoint_seconds: float) -> None:

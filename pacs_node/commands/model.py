@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pacs_node.commands.model_ablate import ablate
 from pacs_node.commands.model_compare import compare
 from pacs_node.commands.model_drift import drift
 from pacs_node.commands.model_evaluate import evaluate
@@ -30,6 +31,7 @@ def model() -> None:
     """
 
 
+model.add_command(ablate)
 model.add_command(evaluate)
 model.add_command(compare)
 model.add_command(drift)
