@@ -7,14 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.evaluation.accuracy import accuracy, accuracy_sums
+from inference.evaluation.resampling import Resampling, resampled
+
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Agreement over patients. Errors are estimated minus measured, mmHg."""
+    """Agreement over examinations. Errors are estimated minus measured, mmHg."""
 
-    patients: int
+    examinations: int
     mean_absolute_error: float
     bias: float
     error_sd: float
@@ -24,7 +27,7 @@ class Agreement:
 
 
 def agreement(measured: Array, estimated: Array) -> Agreement:
-    """Agreement of one estimate a patient, float [patients] each.
+    """Agreement of one estimate an examination, float [examinations] each.
 
     Raises
     ------
@@ -40,7 +43,7 @@ def agreement(measured: Array, estimated: Array) -> Agreement:
     covariance = float(np.sum((measured - measured.mean()) * (estimated - estimated.mean())))
     spread = float(np.sum((estimated - estimated.mean()) ** 2))
     return Agreement(
-        patients=len(measured),
+        examinations=len(measured),
         mean_absolute_error=float(np.mean(np.abs(error))),
         bias=float(error.mean()),
         error_sd=float(error.std(ddof=1)),
@@ -51,30 +54,32 @@ def agreement(measured: Array, estimated: Array) -> Agreement:
 
 
 def bootstrap_intervals(
-    measured: Array, estimated: Array, *, seed: int, repeats: int = 2000, level: float = 0.95
+    measured: Array,
+    estimated: Array,
+    patient: NDArray[np.integer],
+    *,
+    seed: int,
+    repeats: int = 2000,
+    level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of each figure of `Agreement`, resampling patients."""
-    rng = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {}
-    while len(drawn.get("bias", ())) < repeats:
-        rows = rng.integers(0, len(measured), len(measured))
-        if np.ptp(measured[rows]) == 0.0:
-            continue
-        result = agreement(measured[rows], estimated[rows])
-        for name in _FIGURES:
-            drawn.setdefault(name, []).append(getattr(result, name))
-    tail = 50.0 * (1.0 - level)
-    return {
-        name: (float(np.percentile(values, tail)), float(np.percentile(values, 100.0 - tail)))
-        for name, values in drawn.items()
-    }
+    """Percentile intervals of each figure of `Agreement`, resampling patients, numbered from 0.
+
+    Draws without variation do not count.
+    """
+    sums, offset = accuracy_sums(patient.astype(np.intp), measured, estimated)
+    found = resampled(sums, lambda s: _chosen(accuracy(s, offset)), Resampling(seed=seed, repeats=repeats, level=level))
+    return {name: (figure.percentile_low, figure.percentile_high) for name, figure in found.items()}
+
+
+def _chosen(figures: dict[str, Array]) -> dict[str, Array]:
+    return {name: figures[name] for name in _FIGURES}
 
 
 _FIGURES = ("mean_absolute_error", "bias", "error_sd", "correlation", "slope", "explained")
 
 
-def wilson_interval(hits: int, of: int) -> tuple[float, float]:
-    """The 95% Wilson score interval of a share."""
+def wilson_interval(hits: float, of: int) -> tuple[float, float]:
+    """The 95% Wilson score interval of a share; `hits` may count parts, where a patient had some of several."""
     z = 1.959964
     share = hits / of
     centre = (share + z * z / (2 * of)) / (1 + z * z / of)

@@ -1,7 +1,8 @@
 """How far an estimate may be off, and whether an input looks like those the model was made with. No torch here.
 
 Split-conformal: residuals of patients that took no part in training give the interval and the probabilities.
-Their coverage holds for patients drawn as those were, and for no others.
+Their coverage holds for patients drawn as those were, and for no others. Patients are what is exchangeable, not
+visits: one who came often weighs as much as one who came once.
 """
 
 from __future__ import annotations
@@ -42,19 +43,22 @@ class Reference:
 class Calibration:
     """Residuals (measured minus estimated, mmHg) of held-out patients, and references for both embeddings."""
 
-    residuals_mmhg: NDArray[np.float32]
+    residuals_mmhg: NDArray[np.float32]  # [visits]
     chest: Reference
     ecg: Reference
+    patient: NDArray[np.int32] | None = None  # [visits], whose residual; None where each is another patient's
 
     def __post_init__(self) -> None:
-        if self.residuals_mmhg.ndim != 1 or len(self.residuals_mmhg) < minimum_patients(INTERVAL_LEVEL):
-            raise ValueError("too few residuals for the interval")
-        if not np.isfinite(self.residuals_mmhg).all():
+        if self.residuals_mmhg.ndim != 1 or not np.isfinite(self.residuals_mmhg).all():
             raise ValueError("residuals must be finite")
+        if self.patient is not None and self.patient.shape != self.residuals_mmhg.shape:
+            raise ValueError("a patient for each residual is needed")
+        if len(np.unique(self._patients())) < minimum_patients(INTERVAL_LEVEL):
+            raise ValueError("residuals of too few patients for the interval")
 
     def half_width_mmhg(self) -> float:
         """Half the interval's width: the conformal quantile of the absolute residuals."""
-        return conformal_quantile(np.abs(self.residuals_mmhg), INTERVAL_LEVEL)
+        return grouped_conformal_quantile(np.abs(self.residuals_mmhg), self._patients(), INTERVAL_LEVEL)
 
     def interval(self, mpap_mmhg: float) -> tuple[float, float]:
         """The interval around an estimate, not below zero."""
@@ -65,11 +69,18 @@ class Calibration:
         """How probable a measured value above the threshold is, from the residuals; never quite 0 or 1."""
         plausible = mpap_mmhg + self.residuals_mmhg.astype(np.float64)
         above = plausible >= threshold_mmhg if inclusive else plausible > threshold_mmhg
-        return (float(np.count_nonzero(above)) + 0.5) / (len(plausible) + 1.0)
+        weights = patient_weights(self._patients())
+        patients = round(float(weights.sum()))
+        return (float(weights[above].sum()) + 0.5) / (patients + 1.0)
+
+    def _patients(self) -> NDArray[np.integer]:
+        return np.arange(len(self.residuals_mmhg)) if self.patient is None else self.patient
 
     def to_tensors(self) -> dict[str, NDArray[np.generic]]:
         """As kept in calibration.safetensors."""
         tensors: dict[str, NDArray[np.generic]] = {"residuals_mmhg": self.residuals_mmhg}
+        if self.patient is not None:
+            tensors["patient"] = self.patient
         for name, reference in (("chest", self.chest), ("ecg", self.ecg)):
             tensors[f"{name}.mean"] = reference.mean
             tensors[f"{name}.basis"] = reference.basis
@@ -95,6 +106,7 @@ class Calibration:
 
         return cls(
             residuals_mmhg=_float32(tensors["residuals_mmhg"]),
+            patient=np.asarray(tensors["patient"], dtype=np.int32) if "patient" in tensors else None,
             chest=reference("chest", CHEST_EMBEDDING),
             ecg=reference("ecg", ECG_EMBEDDING),
         )
@@ -106,6 +118,29 @@ def conformal_quantile(scores: NDArray[np.floating], level: float) -> float:
     if rank > len(scores):
         raise ValueError("too few scores for this level")
     return float(np.sort(scores)[rank - 1])
+
+
+def grouped_conformal_quantile(scores: NDArray[np.floating], patient: NDArray[np.integer], level: float) -> float:
+    """A score that a visit of a new patient stays below with probability `level` or more.
+
+    Each patient has the weight 1/(patients + 1), shared by the visits; the rest lies at infinity (hierarchical
+    conformal prediction: Lee, Barber and Willett 2023, arXiv:2306.06342). With one visit a patient this is
+    `conformal_quantile`.
+    """
+    weights = patient_weights(patient)
+    patients = round(float(weights.sum()))
+    order = np.argsort(scores, kind="stable")
+    share = np.cumsum(weights[order]) / (patients + 1)
+    enough = np.flatnonzero(share >= level - 1e-9)
+    if len(enough) == 0:
+        raise ValueError("too few patients for this level")
+    return float(scores[order[enough[0]]])
+
+
+def patient_weights(patient: NDArray[np.integer]) -> NDArray[np.float64]:
+    """The weight of each visit [visits] where every patient weighs 1."""
+    _, numbers, visits = np.unique(patient, return_inverse=True, return_counts=True)
+    return np.asarray(1.0 / visits[numbers])
 
 
 def minimum_patients(level: float) -> int:

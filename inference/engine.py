@@ -18,10 +18,13 @@ LEAD_IMAGES_SHAPE = (12, 48, 224, 3)
 
 
 class Engine:
-    """A fused network with the preprocessing that belongs to it."""
+    """A fused network with the preprocessing that belongs to it. One of the radiograph alone is a ValueError."""
 
     def __init__(self, network: FusedNetwork, radiograph: RadiographPreprocessing, ecg: EcgPreprocessing) -> None:
+        if network.ecg is None:
+            raise ValueError("a network without an ECG branch answers nothing in service")
         self.network = network.eval()
+        self._ecg_branch = network.ecg
         self.radiograph = radiograph
         self.ecg_preprocessing = ecg
         # Convolutions on a CPU run a third faster over channels laid last; a ViT has none that matter.
@@ -37,7 +40,7 @@ class Engine:
     def embed_ecg(self, lead_images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Lead images uint8 [examinations, 12, 48, 224, 3] as embeddings [examinations, 128]."""
         with torch.inference_mode():
-            embedding = self.network.ecg(lead_tensor(lead_images, self.ecg_preprocessing))
+            embedding = self._ecg_branch(lead_tensor(lead_images, self.ecg_preprocessing))
         return np.ascontiguousarray(embedding.numpy(), dtype=np.float32)
 
     def fuse(self, chest: NDArray[np.float32], ecg: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -62,8 +65,7 @@ def lead_tensor(lead_images: NDArray[np.uint8], preprocessing: EcgPreprocessing)
     count = len(lead_images)
     # [n, lead, row, column, colour] to [n, row, column, lead, colour]: channels last in memory, lead by lead.
     laid = np.ascontiguousarray(lead_images.transpose(0, 2, 3, 1, 4)).reshape(count, 48, 224, 36)
-    scaled = torch.from_numpy(laid).to(torch.float32)
-    scaled = (scaled / 255.0 - preprocessing.mean) / preprocessing.std
+    scaled = torch.from_numpy(laid).to(torch.float32).div_(255.0).sub_(preprocessing.mean).div_(preprocessing.std)
     return scaled.permute(0, 3, 1, 2)
 
 

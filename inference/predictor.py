@@ -91,6 +91,10 @@ class Predictor:
             findings=radiograph.findings,
         )
 
+    def embed(self, picture: NDArray[np.floating]) -> NDArray[np.float32]:
+        """The embedding of a picture [512, 512] that was already read by this model's preprocessing."""
+        return self._engine.embed_chest(picture.astype(np.float32))
+
     def predict(self, embedding: NDArray[np.float32], lead_images: NDArray[np.uint8]) -> Prediction:
         """The estimate for one examination.
 

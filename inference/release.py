@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from inference import card
 from inference.agreement import agreement, bootstrap_intervals, wilson_interval
 from inference.architecture import Architecture
-from inference.calibration import INTERVAL_LEVEL, Calibration, fit_reference
+from inference.calibration import INTERVAL_LEVEL, Calibration, fit_reference, patient_weights
 from inference.engine import Engine, network_from_tensors, tensors_of
+from inference.examinations import Examination
 from inference.manifest import EcgPreprocessing, Manifest, PackageKind
 from inference.package import GoldenCase, quantised, write_package
 from inference.radiograph import RadiographPreprocessing
-from inference.training import Examination, Recipe, Split, Trained, embeddings
+from inference.recipe import Recipe
+from inference.split import Split
+from inference.training import Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,11 @@ def release(
         exclusions=description.exclusions,
         data={
             **description.data,
-            "patients": {part: len(rows) for part, rows in asdict(split).items()},
+            "patients": {
+                part: len({examinations[row].patient_id for row in rows}) for part, rows in asdict(split).items()
+            },
+            "examinations": {part: len(rows) for part, rows in asdict(split).items()},
+            "calibrated_on": "calibration patients" if split.calibration else "validation patients",
             "mpap_mmhg": _spread([examination.mpap_mmhg for examination in examinations]),
         },
         training={
@@ -98,13 +105,18 @@ def release(
 
 
 def calibrate(engine: Engine, examinations: Sequence[Examination], split: Split) -> Calibration:
-    """Residuals and limits from the calibration patients; what is usual from the training patients."""
-    chest, ecg = embeddings(engine, examinations, split.calibration)
-    measured = _measured(examinations, split.calibration)
+    """Residuals and limits from the calibration patients; what is usual from the training patients.
+
+    Where the split sets no calibration patients apart, as the paper's does not, the validation patients calibrate,
+    although they chose the epoch: their residuals are smaller than a new patient's by that choice.
+    """
+    chest, ecg = embeddings(engine, examinations, split.calibrating)
+    measured = _measured(examinations, split.calibrating)
     usual_chest, usual_ecg = embeddings(engine, examinations, split.train)
     residuals = measured - engine.fuse(chest, ecg).mean(axis=1).astype(np.float64)
     return Calibration(
-        residuals_mmhg=np.sort(residuals).astype(np.float32),
+        residuals_mmhg=residuals.astype(np.float32),
+        patient=_patient_numbers(examinations, split.calibrating),
         chest=fit_reference(usual_chest.mean(axis=1), chest.mean(axis=1)),
         ecg=fit_reference(usual_ecg, ecg),
     )
@@ -126,22 +138,26 @@ def measure(
     measured = _measured(examinations, rows)
     estimated = engine.fuse(chest, ecg).mean(axis=1).astype(np.float64)
     result = asdict(agreement(measured, estimated))
-    limits = bootstrap_intervals(measured, estimated, seed=seed)
+    patient = _patient_numbers(examinations, rows)
+    limits = bootstrap_intervals(measured, estimated, patient, seed=seed)
     half = calibration.half_width_mmhg()
-    covered = int(np.count_nonzero(np.abs(measured - estimated) <= half))
+    # Each patient counts once, with the share of the visits that were covered.
+    weights = patient_weights(patient)
+    patients = round(float(weights.sum()))
+    covered = float(weights[np.abs(measured - estimated) <= half].sum())
     swapped = np.roll(np.arange(len(rows)), 1)
     distances = [(calibration.chest, chest.mean(axis=1)), (calibration.ecg, ecg)]
     unusual = [sum(ref.is_unusual(row) for row in rows_) for ref, rows_ in distances]
-    metrics: dict[str, object] = {"patients": result.pop("patients")}
+    metrics: dict[str, object] = {"patients": patients, "examinations": result.pop("examinations")}
     for name, value in result.items():
         low, high = limits[name]
         metrics[name] = {"value": round(value, 3), "low": round(low, 3), "high": round(high, 3)}
-    low, high = wilson_interval(covered, len(rows))
+    low, high = wilson_interval(covered, patients)
     metrics["interval"] = {
         "level": INTERVAL_LEVEL,
         "half_width_mmhg": round(half, 2),
         "coverage": {
-            "value": round(covered / len(rows), 3),
+            "value": round(covered / patients, 3),
             "low": round(low, 3),
             "high": round(high, 3),
         },
@@ -156,6 +172,15 @@ def measure(
         other = agreement(measured, estimate.mean(axis=1).astype(np.float64))
         metrics[name] = round(other.correlation, 3)
     return metrics
+
+
+def embeddings(
+    engine: Engine, examinations: Sequence[Examination], rows: Sequence[int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Chest [n, 9, 1024] and ECG [n, 128] embeddings of the examinations at `rows`."""
+    chest = np.stack([engine.embed_chest(examinations[k].picture.astype(np.float32)) for k in rows])
+    ecg = np.concatenate([engine.embed_ecg(examinations[k].lead_images[None]) for k in rows])
+    return chest, ecg
 
 
 def golden_cases(engine: Engine, examinations: Sequence[Examination], rows: Sequence[int]) -> tuple[GoldenCase, ...]:
@@ -175,6 +200,11 @@ def golden_cases(engine: Engine, examinations: Sequence[Examination], rows: Sequ
             )
         )
     return tuple(cases)
+
+
+def _patient_numbers(examinations: Sequence[Examination], rows: Sequence[int]) -> NDArray[np.int32]:
+    """The patients of `rows`, numbered: their names stay out of the package."""
+    return np.unique([examinations[k].patient_id for k in rows], return_inverse=True)[1].astype(np.int32)
 
 
 def _measured(examinations: Sequence[Examination], rows: Sequence[int]) -> NDArray[np.float64]:

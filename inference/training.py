@@ -1,67 +1,38 @@
-"""Train a fused network on examinations held in memory, by the paper's recipe in spirit (Yoon et al. 2.3).
+"""Train a network on labelled examinations (Yoon et al. 2.3), on a CPU, a GPU or several, and go on after a kill.
 
-In: pictures, lead images and measured mPAP; out: weights, chosen by validation patients, and what happened in each
-epoch. Random 224 crops of the 512 picture, mean squared error, Adam, split by patient, no flips. Where examinations
-come from is the caller's business.
+In: examinations, split, architecture and recipe; out: weights chosen by the validation patients' grid error, and what
+happened in each epoch. Where examinations come from is the caller's business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from inference import checkpoint
 from inference.architecture import CHEST_EMBEDDING, ECG_EMBEDDING, Architecture
-from inference.engine import Engine, lead_tensor
+from inference.batches import Batches, grid, lead_input, normalised
+from inference.checkpoint import Epoch, Progress
+from inference.devices import CPU, Workers, autocast, precision_on
+from inference.examinations import Examination
 from inference.manifest import EcgPreprocessing
 from inference.network import FusedNetwork
 from inference.radiograph import RadiographPreprocessing
+from inference.recipe import Precision, Recipe, Target
+from inference.split import Split
 
-
-@dataclass(frozen=True, kw_only=True)
-class Examination:
-    """A radiograph and an ECG of one patient with the measured pressure."""
-
-    patient_id: str
-    picture: NDArray[np.float16]  # [512, 512], 0..1, as `read_radiograph` gives it
-    lead_images: NDArray[np.uint8]  # [12, 48, 224, 3]
-    mpap_mmhg: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How to train. The paper: Adam 5e-5, 20 epochs, from pretrained weights; the defaults suit random ones."""
-
-    epochs: int = 20
-    examinations_a_step: int = 16
-    crops_an_examination: int = 6  # random crops of one picture share one pass of its ECG
-    learning_rate: float = 1e-3
-    ecg_withheld: float = 0.5  # share of a step's examinations whose ECG embedding is zero
-    seed: int = 1
-    threads: int = 2  # of torch; part of the recipe because sums depend on it in their last bits
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """Which examinations serve what, as indices. No patient stands in two."""
-
-    train: tuple[int, ...]
-    validation: tuple[int, ...]  # chooses the epoch
-    calibration: tuple[int, ...]  # residuals of the interval, limits of the usual
-    test: tuple[int, ...]  # figures in the manifest
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """What an epoch ended with."""
-
-    number: int
-    loss: float  # mean squared error over crops, in units of the training patients' variance
-    validation_mae_mmhg: float
+GRID_EXAMINATIONS = 8  # examinations whose nine patches share a batch when estimating
+CHECKPOINT_SECONDS = 300.0  # besides one at the end of each epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,26 +44,14 @@ class Trained:
     chosen_epoch: int
 
 
-SHARES = (0.60, 0.05, 0.20, 0.15)
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A step that was just done."""
 
-
-def split_by_patient(patient_ids: Sequence[str], *, seed: int) -> Split:
-    """Training, validation, calibration and test in `SHARES`, whole patients each, drawn by `seed`."""
-    patients = sorted(set(patient_ids))
-    order = np.random.default_rng(seed).permutation(len(patients))
-    edges = np.rint(np.cumsum(SHARES) * len(patients)).astype(int)
-    part_of = {
-        patients[patient]: int(np.searchsorted(edges, place, side="right")) for place, patient in enumerate(order)
-    }
-    parts: list[list[int]] = [[], [], [], []]
-    for index, patient_id in enumerate(patient_ids):
-        parts[min(part_of[patient_id], 3)].append(index)
-    return Split(
-        train=tuple(parts[0]),
-        validation=tuple(parts[1]),
-        calibration=tuple(parts[2]),
-        test=tuple(parts[3]),
-    )
+    epoch: int
+    number: int  # of the epoch, from 1
+    of: int
+    loss: float
 
 
 def train(
@@ -103,118 +62,217 @@ def train(
     *,
     radiograph: RadiographPreprocessing,
     ecg: EcgPreprocessing,
+    folder: Path | None = None,
+    workers: Workers = CPU,
+    prepare: Callable[[FusedNetwork], None] = lambda _network: None,
     progress: Callable[[Epoch], None] = lambda _epoch: None,
+    on_step: Callable[[Step], None] = lambda _step: None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Trained:
-    """Train from random weights.
+    """Train; the epoch with the smallest validation error of the nine-patch grid is kept.
 
-    The same arguments, library versions and kind of processor give the same weights. The epoch with the smallest
-    validation error is kept.
+    On a CPU the same arguments, library versions and kind of processor give the same weights, and so does a training
+    that was killed at any line and called again with the same `folder`.
+
+    Parameters
+    ----------
+    folder
+        Where checkpoints are kept, and looked for; None keeps none.
+    workers
+        The device, or one of several.
+    prepare
+        Gives the network its published weights; not called when a checkpoint is found.
+    progress, on_step
+        Called after each epoch and each step.
+    checkpoint_seconds
+        A checkpoint is written at the end of each epoch, and within one when the last is older than this.
 
     Raises
     ------
     ValueError
-        If training or validation holds no patient.
+        If training or validation holds no patient, or the precision is not the device's.
+    RunDiffers
+        If the checkpoint in `folder` is of another training.
     """
-    if not split.train or not split.validation:
+    if len(split.train) < 2 or not split.validation:
         raise ValueError("too few patients to train and validate")
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    torch.use_deterministic_algorithms(True)
-    network = FusedNetwork(architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    measured = np.array([examinations[k].mpap_mmhg for k in split.train])
-    mean, spread = float(measured.mean()), float(measured.std())
-    draw = _Draw(examinations, recipe, radiograph, ecg)
-    steps = -(-len(split.train) // recipe.examinations_a_step)
-    optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=recipe.learning_rate, total_steps=steps * recipe.epochs, pct_start=0.15
-    )
-    history: list[Epoch] = []
-    best, best_state = np.inf, network.state_dict()
-    for number in range(1, recipe.epochs + 1):
-        network.train()
-        losses = []
-        for rows in draw.batches(split.train):
-            crops, leads, target = draw.batch(rows)
-            chest = network.chest(crops).view(len(rows), recipe.crops_an_examination, CHEST_EMBEDDING)
-            # An ECG teaches faster than a radiograph; withheld at times, it does not silence the radiograph.
-            withheld = torch.zeros(len(rows) - len(leads), ECG_EMBEDDING)
-            value = network.head.split(chest, torch.cat([network.ecg(leads), withheld]))
-            loss = nn.functional.mse_loss(value, ((target - mean) / spread)[:, None].expand_as(value))
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            losses.append(loss.item())
-        engine = Engine(network, radiograph, ecg)
-        estimated = estimate(engine, examinations, split.validation) * spread + mean
-        truth = np.array([examinations[k].mpap_mmhg for k in split.validation])
-        error = float(np.mean(np.abs(estimated - truth)))
-        history.append(Epoch(number=number, loss=float(np.mean(losses)), validation_mae_mmhg=error))
-        progress(history[-1])
-        if error < best:
-            best, best_state = error, {k: v.detach().clone() for k, v in network.state_dict().items()}
-    network.load_state_dict(best_state)
-    with torch.no_grad():
-        # Standardised targets train well; folded back, the network answers in mmHg.
-        network.head.output.weight.mul_(spread)
-        network.head.output.bias.mul_(spread).add_(mean)
-    chosen = min(history, key=lambda epoch: epoch.validation_mae_mmhg).number
-    return Trained(network=network.eval(), history=tuple(history), chosen_epoch=chosen)
+    torch.use_deterministic_algorithms(workers.device.type == "cpu")
+    run = _Run(architecture, examinations, split, recipe, radiograph, ecg, folder, workers)
+    if not run.taken_up:
+        prepare(run.network)
+    while run.state.epoch <= recipe.epochs:
+        run.learn(on_step, checkpoint_seconds)
+        progress(run.judge())
+    return run.ended()
 
 
-def embeddings(
-    engine: Engine, examinations: Sequence[Examination], rows: Sequence[int]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Chest [n, 9, 1024] and ECG [n, 128] embeddings of the examinations at `rows`."""
-    chest = np.stack([engine.embed_chest(examinations[k].picture.astype(np.float32)) for k in rows])
-    ecg = np.concatenate([engine.embed_ecg(examinations[k].lead_images[None]) for k in rows])
-    return chest, ecg
-
-
-def estimate(engine: Engine, examinations: Sequence[Examination], rows: Sequence[int]) -> NDArray[np.float64]:
-    """One value an examination, the mean of its nine patches, as the network gives it."""
-    chest, ecg = embeddings(engine, examinations, rows)
-    return engine.fuse(chest, ecg).mean(axis=1).astype(np.float64)
-
-
-class _Draw:
-    """Draws batches: examinations in a new order each epoch, and random crops of each."""
+class _Run:
+    """A training under way: network, optimiser and how far it is."""
 
     def __init__(
         self,
+        architecture: Architecture,
         examinations: Sequence[Examination],
+        split: Split,
         recipe: Recipe,
         radiograph: RadiographPreprocessing,
         ecg: EcgPreprocessing,
+        folder: Path | None,
+        workers: Workers,
     ) -> None:
-        self._examinations = examinations
-        self._recipe = recipe
-        self._radiograph = radiograph
-        self._ecg = ecg
-        self._rng = np.random.default_rng(recipe.seed)
-        self._mean = np.asarray(radiograph.mean, dtype=np.float32).reshape(1, 3, 1, 1)
-        self._std = np.asarray(radiograph.std, dtype=np.float32).reshape(1, 3, 1, 1)
+        self._examinations, self._split, self._recipe, self._workers = examinations, split, recipe, workers
+        self._radiograph, self._ecg, self._folder = radiograph, ecg, folder
+        self._precision = precision_on(workers.device, recipe.precision)
+        self.network = FusedNetwork(architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(workers.device)
+        self._optimiser = torch.optim.Adam(
+            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        measured = np.array([examinations[k].mpap_mmhg for k in split.train])
+        standardised = recipe.target is Target.STANDARDISED
+        self._mean, self._spread = (float(measured.mean()), float(measured.std())) if standardised else (0.0, 1.0)
+        self._key = _key(architecture, recipe, split, examinations)
+        found = None if folder is None else checkpoint.load(folder, self._key, self.network, self._optimiser)
+        self.taken_up = found is not None
+        self.state, self._best = (Progress(), _copy(self.network)) if found is None else found
+        fp16 = self._precision is Precision.FP16
+        self._scaler = torch.amp.GradScaler(workers.device.type, enabled=fp16)
+        if fp16 and self.taken_up:
+            self._scaler.load_state_dict({**self._scaler.state_dict(), "scale": self.state.scale})
+        self._forward = workers.wrap(_Values(self.network, recipe.crops_an_examination))
+        self._batches = Batches(examinations, recipe, radiograph, ecg, fused=architecture.fused, parts=workers.count)
+        self._kept_at = time.monotonic()
 
-    def batches(self, rows: Sequence[int]) -> list[NDArray[np.int64]]:
-        order = self._rng.permutation(np.asarray(rows, dtype=np.int64))
-        size = self._recipe.examinations_a_step
-        batches = [order[k : k + size] for k in range(0, len(order), size)]
-        # BatchNorm has nothing to say of a single examination.
-        return [batch for batch in batches if len(batch) > 1]
+    def learn(self, on_step: Callable[[Step], None], checkpoint_seconds: float) -> None:
+        """Do what is left of the epoch's steps."""
+        state, workers = self.state, self._workers
+        self.network.train()
+        rows = self._batches.of_epoch(self._split.train, state.epoch)
+        mine = [batch[workers.rank :: workers.count] for batch in rows[state.step :]]
+        for grey, leads, measured in _ahead(self._batches, mine, state.epoch):
+            done = (state.epoch - 1) * len(rows) + state.step
+            loss = self._step(grey, leads, measured, self._recipe.rate(done, self._recipe.epochs * len(rows)))
+            state.step += 1
+            state.losses += loss
+            on_step(Step(epoch=state.epoch, number=state.step, of=len(rows), loss=loss))
+            if time.monotonic() - self._kept_at > checkpoint_seconds:
+                self._keep()
 
-    def batch(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Crops [n * crops, 3, 224, 224], leads of the first examinations [kept, 36, 48, 224] and mmHg [n]."""
-        side, patch = self._radiograph.side, self._radiograph.patch_side
-        chosen = [self._examinations[int(k)] for k in rows]
-        crops = []
-        for examination in chosen:
-            for _ in range(self._recipe.crops_an_examination):
-                top, left = (int(v) for v in self._rng.integers(0, side - patch + 1, 2))
-                crops.append(examination.picture[top : top + patch, left : left + patch])
-        grey = np.stack(crops).astype(np.float32)[:, None]
-        patches = torch.from_numpy((grey - self._mean) / self._std)
-        kept = max(1, len(chosen) - round(len(chosen) * self._recipe.ecg_withheld))
-        leads = lead_tensor(np.stack([examination.lead_images for examination in chosen[:kept]]), self._ecg)
-        target = torch.tensor([examination.mpap_mmhg for examination in chosen], dtype=torch.float32)
-        return patches.contiguous(memory_format=torch.channels_last), leads, target
+    def _step(self, grey: Tensor, leads: Tensor, measured: Tensor, rate: float) -> float:
+        device = self._workers.device
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        wanted = ((measured.to(device) - self._mean) / self._spread)[:, None]
+        with autocast(device, self._precision):
+            value = self._forward(normalised(grey.to(device), self._radiograph), leads.to(device))
+        loss = nn.functional.mse_loss(value.float(), wanted.expand_as(value))
+        self._optimiser.zero_grad()
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        return loss.item()
+
+    def judge(self) -> Epoch:
+        """End the epoch: the validation patients' error, the best weights, a checkpoint."""
+        state, rows = self.state, self._split.validation
+        told = grid_estimates(
+            self.network,
+            self._examinations,
+            rows[self._workers.rank :: self._workers.count],
+            radiograph=self._radiograph,
+            ecg=self._ecg,
+            precision=self._precision,
+        )
+        truth = np.array([self._examinations[k].mpap_mmhg for k in rows])
+        error = float(np.mean(np.abs(self._workers.gather(told) * self._spread + self._mean - truth)))
+        ended = Epoch(number=state.epoch, loss=state.losses / max(1, state.step), validation_mae_mmhg=error)
+        if error < state.best_mae_mmhg:
+            state.best_mae_mmhg, self._best = error, _copy(self.network)
+        state.history = (*state.history, ended)
+        state.epoch, state.step, state.losses = state.epoch + 1, 0, 0.0
+        self._keep()
+        return ended
+
+    def _keep(self) -> None:
+        self._kept_at = time.monotonic()
+        if self._folder is not None and self._workers.is_first:
+            self.state.scale = float(self._scaler.get_scale())
+            checkpoint.save(self._folder, self._key, self.state, self.network, self._optimiser, self._best)
+
+    def ended(self) -> Trained:
+        """The best weights, answering in mmHg."""
+        self.network.load_state_dict(self._best)
+        with torch.no_grad():
+            # Standardised targets train well; folded back, the network answers in mmHg.
+            self.network.head.output.weight.mul_(self._spread)
+            self.network.head.output.bias.mul_(self._spread).add_(self._mean)
+        chosen = min(self.state.history, key=lambda epoch: epoch.validation_mae_mmhg).number
+        return Trained(network=self.network.eval(), history=self.state.history, chosen_epoch=chosen)
+
+
+def grid_estimates(
+    network: FusedNetwork,
+    examinations: Sequence[Examination],
+    rows: Sequence[int],
+    *,
+    radiograph: RadiographPreprocessing,
+    ecg: EcgPreprocessing,
+    precision: Precision = Precision.FP32,
+) -> NDArray[np.float64]:
+    """One value an examination, the mean of its nine patches, as the network gives it, on the network's device."""
+    network.eval()
+    device = next(network.parameters()).device
+    values: list[NDArray[np.float64]] = []
+    with torch.inference_mode(), autocast(device, precision):
+        for start in range(0, len(rows), GRID_EXAMINATIONS):
+            chosen = [examinations[k] for k in rows[start : start + GRID_EXAMINATIONS]]
+            grey = torch.from_numpy(np.concatenate([grid(one.picture, radiograph) for one in chosen])).to(device)
+            chest = network.chest(normalised(grey, radiograph)).view(len(chosen), -1, CHEST_EMBEDDING)
+            embedding = None
+            if network.ecg is not None:
+                embedding = network.ecg(lead_input(chosen, ecg).to(device))
+            values.append(network.head.split(chest, embedding).float().mean(dim=1).cpu().numpy().astype(np.float64))
+    return np.concatenate(values) if values else np.zeros(0)
+
+
+class _Values(nn.Module):
+    """What a training step computes, as one module, so that several GPUs can share it."""
+
+    def __init__(self, network: FusedNetwork, crops: int) -> None:
+        super().__init__()
+        self.network = network
+        self.crops = crops
+
+    def forward(self, patches: Tensor, leads: Tensor) -> Tensor:
+        """Values [examinations, crops]."""
+        chest = self.network.chest(patches).view(-1, self.crops, CHEST_EMBEDDING)
+        if self.network.ecg is None:
+            return self.network.head.split(chest, None)
+        embedding = self.network.ecg(leads)
+        # An ECG teaches faster than a radiograph; withheld at times, it does not silence the radiograph.
+        withheld = embedding.new_zeros(len(chest) - len(leads), ECG_EMBEDDING)
+        return self.network.head.split(chest, torch.cat([embedding, withheld]))
+
+
+def _ahead(batches: Batches, rows: Sequence[NDArray[np.int64]], epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The batches one after the other, each drawn while the one before is computed."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        following = [pool.submit(batches.draw, rows[0], epoch)] if rows else []
+        for number in range(len(rows)):
+            ready = following.pop().result()
+            if number + 1 < len(rows):
+                following.append(pool.submit(batches.draw, rows[number + 1], epoch))
+            yield ready
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def _key(architecture: Architecture, recipe: Recipe, split: Split, examinations: Sequence[Examination]) -> str:
+    """What a training is, so that no checkpoint is taken up by another."""
+    labels = [(one.patient_id, one.mpap_mmhg) for one in examinations]
+    said = json.dumps([architecture.to_json(), asdict(recipe), asdict(split), labels], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()

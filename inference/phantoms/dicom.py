@@ -20,6 +20,7 @@ from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
     EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
     TwelveLeadECGWaveformStorage,
 )
 
@@ -55,10 +56,11 @@ class Examination:
     index: int
     role: str  # "radiograph", "ecg", ...
     at: datetime
+    visit: int = 0  # 0 is the first
 
     def uid(self, level: str) -> str:
         """The UID of "study", "series" or "instance": 2.25 and a UUIDv5 (PS3.5 B.2) of seed and index."""
-        name = f"{self.seed}/{self.index}/{self.role}/{level}"
+        name = f"{self.seed}/{self.index}/{self.role}/{level}" + (f"/{self.visit}" if self.visit else "")
         return f"2.25.{uuid.uuid5(_UID_SPACE, name).int}"
 
 
@@ -150,6 +152,24 @@ def encapsulated_pdf(examination: Examination, person: Person, pdf: bytes) -> by
     return _part10(dataset)
 
 
+def scan(examination: Examination, person: Person, page: NDArray[np.uint8]) -> bytes:
+    """A Secondary Capture Image of a scanned ECG page, uint8 [rows, columns, 3], Modality ECG."""
+    dataset = _head(examination, person, SecondaryCaptureImageStorage, "ECG", number=1)
+    dataset.StudyDescription = "12-lead ECG"
+    dataset.SeriesDescription = "12-lead ECG, scanned"
+    dataset.ConversionType = "DF"
+    dataset.ImageType = ["DERIVED", "SECONDARY"]
+    dataset.PatientOrientation = ""
+    dataset.BurnedInAnnotation = "YES"
+    dataset.AcquisitionDateTime = dataset.ContentDate + dataset.ContentTime
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
+    dataset.Rows, dataset.Columns = page.shape[:2]
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
+    pixels = np.ascontiguousarray(page).tobytes()
+    dataset.PixelData = pixels + b"\x00" * (len(pixels) % 2)
+    return _part10(dataset)
+
+
 def _head(examination: Examination, person: Person, sop_class: UID, modality: str, *, number: int) -> Dataset:
     """Patient, study, series, equipment and SOP common attributes."""
     at = examination.at
@@ -166,7 +186,8 @@ def _head(examination: Examination, person: Person, sop_class: UID, modality: st
     dataset.StudyDate = dataset.SeriesDate = dataset.ContentDate = f"{at:%Y%m%d}"
     dataset.StudyTime = dataset.SeriesTime = dataset.ContentTime = f"{at:%H%M%S}"
     letter = {"radiograph": "R", "ecg": "E"}.get(examination.role, "F")
-    dataset.AccessionNumber = f"{letter}{examination.seed:04d}{examination.index:05d}"
+    visit = f"V{examination.visit + 1}" if examination.visit else ""
+    dataset.AccessionNumber = f"{letter}{examination.seed:04d}{examination.index:05d}{visit}"
     dataset.StudyID = dataset.AccessionNumber
     dataset.Modality = modality
     dataset.Manufacturer = "pulmolink phantom"

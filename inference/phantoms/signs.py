@@ -15,11 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LOWEST_MMHG = 11.0
-HIGHEST_MMHG = 65.0
 REFERENCE_MMHG = 15.0  # where every sign is at its ordinary value
-CHEST_SCATTER_MMHG = 3.5  # how far the radiograph's pressure lies from the true one (standard deviation)
-ECG_SCATTER_MMHG = 7.0  # the ECG's, independent of the radiograph's: together they tell more than either alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +40,9 @@ class EcgSigns:
     t_mv: tuple[float, ...]  # V1 to V6
 
 
-def draw_pressure(rng: np.random.Generator) -> float:
-    """A phantom patient's mPAP in mmHg, from `LOWEST_MMHG` to `HIGHEST_MMHG`, to one decimal."""
-    return round(LOWEST_MMHG + (HIGHEST_MMHG - LOWEST_MMHG) * float(rng.beta(1.4, 1.8)), 1)
-
-
-def chest_signs(mpap_mmhg: float, rng: np.random.Generator) -> ChestSigns:
-    """The radiograph's signs of `mpap_mmhg`, with the scatter of the radiograph as a witness."""
-    excess = mpap_mmhg + float(rng.normal(0.0, CHEST_SCATTER_MMHG)) - REFERENCE_MMHG
+def chest_signs(shown_mmhg: float, rng: np.random.Generator) -> ChestSigns:
+    """The radiograph's signs of the pressure that it shows (`pressure.shown_by_chest`), each with its own variation."""
+    excess = shown_mmhg - REFERENCE_MMHG
     return ChestSigns(
         cardiothoracic_ratio=float(np.clip(0.43 + 0.0034 * excess + rng.normal(0.0, 0.010), 0.38, 0.68)),
         main_artery_mm=max(9.0, 12.0 + 0.34 * excess + float(rng.normal(0.0, 0.8))),
@@ -61,9 +52,9 @@ def chest_signs(mpap_mmhg: float, rng: np.random.Generator) -> ChestSigns:
     )
 
 
-def ecg_signs(mpap_mmhg: float, rng: np.random.Generator) -> EcgSigns:
-    """The ECG's signs of `mpap_mmhg`, with the scatter of the ECG as a witness."""
-    excess = mpap_mmhg + float(rng.normal(0.0, ECG_SCATTER_MMHG)) - REFERENCE_MMHG
+def ecg_signs(shown_mmhg: float, rng: np.random.Generator) -> EcgSigns:
+    """The ECG's signs of the pressure that it shows (`pressure.shown_by_ecg`), each with its own variation."""
+    excess = shown_mmhg - REFERENCE_MMHG
     r_normal = np.array([0.18, 0.35, 0.70, 1.15, 1.25, 0.95])
     r_change = np.array([0.0190, 0.0130, 0.0050, -0.0060, -0.0110, -0.0095])
     s_normal = np.array([0.95, 1.25, 0.85, 0.45, 0.20, 0.10])

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pacs_node.commands.model_ablate import ablate
+from pacs_node.commands.model_compare import compare
+from pacs_node.commands.model_drift import drift
+from pacs_node.commands.model_evaluate import evaluate
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ecg_ingest import RenderStyle
-    from inference.training import Examination
+    from inference.examinations import Examination
 
 
 @click.group()
@@ -24,6 +29,12 @@ def model() -> None:
     Example:
       pulmolink model verify synthetic-demo
     """
+
+
+model.add_command(ablate)
+model.add_command(evaluate)
+model.add_command(compare)
+model.add_command(drift)
 
 
 @model.command()
@@ -92,10 +103,13 @@ def train_demo(out: Path, patients: int, seed: int, epochs: int) -> None:
 
     from ecg_ingest import RenderStyle
     from inference.architecture import MICRO, Architecture
+    from inference.checkpoint import Epoch
     from inference.manifest import EcgPreprocessing, PackageKind
     from inference.radiograph import RadiographPreprocessing
+    from inference.recipe import DEMO
     from inference.release import Description, release
-    from inference.training import Epoch, Recipe, split_by_patient, train
+    from inference.split import DEMO_SHARES, split_by_patient
+    from inference.training import train
 
     console = Console(stderr=True)
     style, radiograph = RenderStyle(), RadiographPreprocessing()
@@ -106,8 +120,8 @@ def train_demo(out: Path, patients: int, seed: int, epochs: int) -> None:
         for examination in _phantom_examinations(patients, seed, style):
             examinations.append(examination)
             bar.advance(task)
-    split = split_by_patient([examination.patient_id for examination in examinations], seed=seed)
-    recipe = Recipe(epochs=epochs, seed=seed)
+    split = split_by_patient([one.patient_id for one in examinations], seed=seed, shares=DEMO_SHARES)
+    recipe = replace(DEMO, epochs=epochs, seed=seed)
     architecture = Architecture(chest_backbone=MICRO)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("Training", total=epochs)
@@ -150,9 +164,9 @@ def _phantom_examinations(patients: int, seed: int, style: RenderStyle) -> Itera
     import numpy as np
 
     from ecg_ingest import read
+    from inference.examinations import Examination
     from inference.phantoms import Scenario, make_patient
     from inference.radiograph import RadiographPreprocessing, read_radiograph
-    from inference.training import Examination
 
     preprocessing = RadiographPreprocessing()
     forms = (Scenario.PAIRED_WAVEFORM, Scenario.PAIRED_PDF_3X4, Scenario.PAIRED_PDF_6X2)

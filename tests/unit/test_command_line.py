@@ -43,6 +43,8 @@ HEAVY = (
     "cv2",
     "reportlab",
     "rich",
+    "matplotlib",
+    "scipy",
 )
 PREDICTION = Prediction(
     mpap_mmhg=31.234,

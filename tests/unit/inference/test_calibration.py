@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+from mapie.regression import SplitConformalRegressor
+from sklearn.linear_model import LinearRegression
 
 from inference.calibration import (
     Calibration,
     conformal_quantile,
     fit_reference,
+    grouped_conformal_quantile,
     minimum_patients,
+)
+from inference.phantoms.pressure import (
+    Difficulty,
+    first_pressure,
+    next_pressure,
+    shown_by_chest,
+    shown_by_ecg,
 )
 
 RNG = np.random.default_rng(11)
@@ -50,6 +62,84 @@ def test_the_interval_covers_nine_new_patients_in_ten() -> None:
     assert 0.895 <= float(np.mean(covered)) <= 0.92
 
 
+def test_with_one_visit_a_patient_grouping_changes_nothing() -> None:
+    scores = np.abs(RNG.standard_normal(57))
+    assert grouped_conformal_quantile(scores, RNG.permutation(57), 0.90) == conformal_quantile(scores, 0.90)
+    residuals = RNG.standard_normal(57).astype(np.float32)
+    grouped = dataclasses.replace(calibration(residuals), patient=np.arange(57, dtype=np.int32))
+    assert grouped.interval(30.0) == calibration(residuals).interval(30.0)
+    assert grouped.probability_above(30.0, 30.5, inclusive=False) == pytest.approx(
+        calibration(residuals).probability_above(30.0, 30.5, inclusive=False)
+    )
+
+
+def test_with_one_visit_a_patient_the_interval_is_mapies() -> None:
+    rng = np.random.default_rng(21)
+    x, y = rng.normal(size=(140, 1)), rng.normal(35.0, 11.0, 140)
+    line = LinearRegression().fit(x[:60], y[:60])
+    mapie = SplitConformalRegressor(line, confidence_level=0.90, prefit=True).conformalize(x[60:], y[60:])
+    _, bounds = mapie.predict_interval(x[:5])
+    ours = calibration(y[60:] - line.predict(x[60:]))
+    assert (bounds[:, 1, 0] - bounds[:, 0, 0]) / 2 == pytest.approx(ours.half_width_mmhg(), rel=1e-6)
+
+
+def test_a_patient_who_came_often_weighs_as_much_as_any_other() -> None:
+    # Nineteen patients with residuals 1 to 19; one of them, far off, came fifty times more.
+    residuals = np.concatenate([np.arange(1.0, 20.0), np.full(50, 19.0)]).astype(np.float32)
+    patient = np.concatenate([np.arange(19), np.full(50, 18)]).astype(np.int32)
+    assert calibration(residuals).half_width_mmhg() == 19.0
+    assert dataclasses.replace(calibration(residuals), patient=patient).half_width_mmhg() == 18.0
+
+
+def test_visits_of_eight_patients_are_too_few_however_many() -> None:
+    with pytest.raises(ValueError, match="too few patients"):
+        dataclasses.replace(calibration(np.linspace(-9, 9, 80)), patient=np.repeat(np.arange(8), 10).astype(np.int32))
+
+
+def test_the_interval_covers_nine_new_patients_in_ten_over_twenty_phantom_cohorts() -> None:
+    """Seeded. Patients of the difficulty `paper`, one to four visits each, told by the oracle's regression."""
+    by_patient, seen = [], 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        patient, visits = _phantom_visits(500, rng)
+        design = np.column_stack([np.ones(len(visits)), visits[:, 1:]])
+        part = np.array([0] * 150 + [1] * 100 + [2] * 250)[patient]
+        weights, *_ = np.linalg.lstsq(design[part == 0], visits[part == 0, 0], rcond=None)
+        estimated = design @ weights
+        model = Calibration(
+            residuals_mmhg=(visits[:, 0] - estimated)[part == 1].astype(np.float32),
+            patient=patient[part == 1].astype(np.int32),
+            chest=REFERENCE_CHEST,
+            ecg=REFERENCE_ECG,
+        )
+        bounds = np.array([model.interval(value) for value in estimated[part == 2]])
+        covered = (visits[part == 2, 0] >= bounds[:, 0]) & (visits[part == 2, 0] <= bounds[:, 1])
+        own = patient[part == 2] - 250
+        by_patient.append(float(np.mean(np.bincount(own, covered) / np.bincount(own))))
+        seen += len(covered)
+    assert seen > 20 * 250
+    assert 0.87 <= float(np.mean(by_patient)) <= 0.93
+    assert min(by_patient) > 0.80
+
+
+def _phantom_visits(patients: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Patient, and truth and what radiograph and ECG show [visits, 3], mmHg: phantoms without the pictures."""
+    rows, owners = [], []
+    for patient in range(patients):
+        before = None
+        for _ in range(int(rng.integers(1, 5))):
+            truth = (
+                first_pressure(Difficulty.PAPER, rng)
+                if before is None
+                else next_pressure(Difficulty.PAPER, before, rng)
+            )
+            chest = shown_by_chest(Difficulty.PAPER, truth, rng)
+            rows.append((truth, chest, shown_by_ecg(Difficulty.PAPER, truth, before, rng)))
+            owners.append(patient)
+            before = truth
+    return np.array(owners), np.array(rows)
+
+
 def test_probabilities_rise_with_the_estimate_and_never_reach_certainty() -> None:
     model = calibration(np.linspace(-10, 10, 41))
     estimates = [0.0, 15.0, 20.0, 25.0, 60.0]
@@ -70,7 +160,9 @@ def test_the_interval_does_not_go_below_zero() -> None:
 
 
 def test_calibration_survives_storage() -> None:
-    model = calibration(np.linspace(-7, 9, 30))
+    model = dataclasses.replace(
+        calibration(np.linspace(-7, 9, 30)), patient=np.repeat(np.arange(10), 3).astype(np.int32)
+    )
     again = Calibration.from_tensors(model.to_tensors())
     probe = np.random.default_rng(2).standard_normal(128).astype(np.float32)
     assert again.interval(30.0) == model.interval(30.0)

@@ -5,8 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inference.architecture import MICRO, VIT_LARGE, Architecture
-from inference.network import EcgBranch, FusedHead, FusedNetwork, chest_encoder, parameters
+from inference.architecture import (
+    BACKBONES,
+    MICRO,
+    MICRO_ECG,
+    RESNET34,
+    VGG16,
+    VIT_BASE,
+    VIT_LARGE,
+    VIT_SMALL,
+    Architecture,
+)
+from inference.backbones import chest_encoder
+from inference.network import EcgBranch, FusedNetwork, Head, MicroEcgBranch, parameters
 
 
 def test_the_ecg_branch_has_the_papers_parameters_and_gives_128_numbers() -> None:
@@ -16,7 +27,26 @@ def test_the_ecg_branch_has_the_papers_parameters_and_gives_128_numbers() -> Non
 
 
 def test_the_head_has_the_papers_parameters() -> None:
-    assert parameters(FusedHead()) == 683_169
+    assert parameters(Head()) == 683_169
+
+
+def test_the_head_without_an_ecg_is_1024_to_592_to_1() -> None:
+    head = Head(0)
+    assert parameters(head) == 1024 * 592 + 592 + 592 + 1
+    chest = torch.rand(6, 1024)
+    assert torch.allclose(head(chest, None), head.split(chest.view(2, 3, 1024), None).flatten(), atol=1e-6)
+
+
+def test_an_ecg_costs_the_multiplications_that_the_paper_counts() -> None:
+    branch, counted = EcgBranch().eval(), []
+    for layer in branch.features:
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(
+                lambda layer, _given, out: counted.append(out[0].numel() * layer.weight[0].numel())
+            )
+    with torch.device("meta"):
+        branch.to("meta")(torch.zeros(1, 36, 48, 224))
+    assert round((sum(counted) + 256 * 128) / 1e9, 3) == 0.619
 
 
 def test_dinov2_large_constructs_with_257_position_embeddings_and_gives_1024_numbers() -> None:
@@ -26,6 +56,47 @@ def test_dinov2_large_constructs_with_257_position_embeddings_and_gives_1024_num
     assert encoder.pos_embed.shape == (1, 257, 1024)
     whole = parameters(encoder) + 423_616 + 683_169
     assert round(whole / 1e6, 1) == 304.3
+
+
+@pytest.mark.parametrize(
+    ("backbone", "millions"),
+    [(VIT_LARGE, 303.2), (VIT_BASE, 86.5), (VIT_SMALL, 22.0), (RESNET34, 21.8), (VGG16, 138.5)],
+)
+def test_each_chest_backbone_of_timm_comes_to_1024_numbers(backbone: str, millions: float) -> None:
+    with torch.device("meta"):
+        encoder = chest_encoder(backbone).eval()
+        assert encoder(torch.zeros(2, 3, 224, 224)).shape == (2, 1024)
+    assert round(parameters(encoder) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_each_row_of_the_papers_table_has_a_fused_and_an_image_only_network(backbone: str) -> None:
+    with torch.device("meta"):
+        fused, alone = (
+            FusedNetwork(architecture).eval()
+            for architecture in (Architecture(chest_backbone=backbone), Architecture.image_only(backbone))
+        )
+        patches, leads = torch.zeros(2, 3, 224, 224), torch.zeros(2, 36, 48, 224)
+        assert fused(patches, leads).shape == alone(patches, leads).shape == (2,)
+    assert parameters(fused) - parameters(alone) == 423_616 + 128 * 592
+
+
+def test_the_small_ecg_stand_in_keeps_the_interface() -> None:
+    assert MicroEcgBranch().eval()(torch.zeros(2, 36, 48, 224)).shape == (2, 128)
+    assert parameters(MicroEcgBranch()) == 43_688
+
+
+def test_an_architecture_without_a_choice_of_ecg_branch_reads_as_before() -> None:
+    plain = Architecture(chest_backbone=MICRO)
+    assert "ecg_branch" not in plain.to_json()  # the digest of packages from before depends on it
+    for architecture in (
+        plain,
+        Architecture.image_only(MICRO),
+        Architecture(chest_backbone=MICRO, ecg_branch=MICRO_ECG),
+    ):
+        assert Architecture(**architecture.to_json()) == architecture  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="implemented"):
+        Architecture(chest_backbone=MICRO, ecg_embedding=0)
 
 
 def test_the_micro_stand_in_keeps_the_interface() -> None:

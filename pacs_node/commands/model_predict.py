@@ -1,0 +1,120 @@
+"""Predictions of a package for a labelled cohort, as the table that `model evaluate` reads."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+if TYPE_CHECKING:
+    from inference.evaluation.errors import RefusedRow
+
+COLUMNS = (
+    "examination",
+    "patient",
+    "mpap_mmhg",
+    "predicted_mmhg",
+    "lower_mmhg",
+    "upper_mmhg",
+    "probability_above_20",
+    "probability_at_least_25",
+    "acquired_at",
+    "sex",
+    "age",
+    "smoker",
+    "ph_group",
+    "site",
+    "scanner",
+    "model",
+)
+
+
+def predict_cohort(
+    package: str, cohort: Path, data: Path, table: Path, *, part: str | None, zone: ZoneInfo, drop_refused: bool
+) -> tuple[RefusedRow, ...]:
+    """Predict every usable row of `cohort` as the service would, and write the table of predictions.
+
+    Parameters
+    ----------
+    package, cohort, data
+        The model, the table of labelled examinations, and the folder that its paths start from.
+    table
+        CSV to write.
+    part
+        Which rows: of this part of the table's own split, or "all"; None is "test" where the table gives a split.
+    zone
+        Of times that name none.
+    drop_refused
+        Go on without the rows that are refused.
+
+    Returns
+    -------
+    tuple of RefusedRow
+        Rows that were left out, and why. They count from 1 below the head.
+
+    Raises
+    ------
+    inference.evaluation.errors.TableRefused
+        If a row is refused and `drop_refused` is not set, or none is left.
+    inference.cohort.TableRefused
+        If the cohort cannot be read at all.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ecg_ingest import RenderStyle
+    from inference.cohort import Refusal, read_cohort
+    from inference.evaluation.errors import EvaluationError, RefusedRow, TableRefused
+    from inference.package import locate, read_manifest
+    from inference.predictor import Predictor
+    from pacs_node.labelled import Folder, Reading, read_examinations
+
+    def refusal(found: Refusal) -> RefusedRow:
+        return RefusedRow(line=found.row, column="", reason=found.detail, counted="row")
+
+    checked = read_cohort(cohort)
+    split = any(row.split for row in checked.rows)
+    wanted = part or ("test" if split else "all")
+    if wanted != "all" and not split:
+        raise EvaluationError(f"the cohort gives no split, so no {wanted} part", "leave --part out")
+    rows = [row for row in checked.rows if wanted in {"all", row.split}]
+    refused = [refusal(item) for item in checked.refused]
+    if refused and not drop_refused:
+        raise TableRefused(tuple(refused), "correct them, or leave them out with --drop-refused")
+    predictor = Predictor.load(locate(package))
+    reading = Reading(
+        radiograph=read_manifest(package).radiograph,
+        style=RenderStyle(**predictor.ecg_style),  # type: ignore[arg-type]
+        zone=zone,
+    )
+    lines: list[tuple[object, ...]] = []
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Reading and predicting", total=len(rows))
+        for row, examination in read_examinations(
+            rows, Folder(data), reading, lambda found: refused.append(refusal(found)), lambda: bar.advance(task)
+        ):
+            embedding = predictor.embed(examination.picture)
+            found = predictor.predict(embedding, examination.lead_images)
+            attributes = examination.attributes
+            lines.append(
+                (
+                    examination.name,
+                    row.patient,
+                    f"{row.mpap_mmhg:g}",
+                    *(f"{v:.3f}" for v in (found.mpap_mmhg, found.interval_low_mmhg, found.interval_high_mmhg)),
+                    *(f"{v:.4f}" for v in (found.probability_above_20, found.probability_at_least_25)),
+                    examination.acquired_at,
+                    *(attributes.get(name, "") for name in COLUMNS[9:15]),
+                    f"{predictor.identity.name} {predictor.identity.version}",
+                )
+            )
+    if not lines or (refused and not drop_refused):
+        nothing = RefusedRow(line=0, column="", reason=f"holds no usable row of the part {wanted!r}")
+        raise TableRefused(tuple(refused) or (nothing,), "correct them, or leave them out with --drop-refused")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with table.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(lines)
+    return tuple(refused)

@@ -1,0 +1,172 @@
+"""Read the examinations that a cohort's table names, from folders or from the node's own storage.
+
+In: checked rows; out: what the network takes, or a refusal with the reader's own reason. An examination is held to
+what the service would estimate: a PA radiograph of the chest, an ECG that proves its leads, one patient.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from ecg_ingest import EcgRefused, RenderStyle, read
+from inference.cohort import CohortRow, Refusal, RowFault, check_dates
+from inference.examinations import Examination
+from inference.radiograph import RadiographPreprocessing, RadiographUnusable, read_radiograph
+from pacs_node.flow.acquired import acquired
+from pacs_node.flow.classify import classify, text
+from pacs_node.flow.part10 import UNREADABLE
+from storage.objects import ObjectStore
+from storage.records import Disposition, Kind
+from storage.store import Store
+
+
+class NotThere(Exception):
+    """A file or object that a row names and that does not exist. The message names no patient."""
+
+    def __init__(self, fault: RowFault, detail: str) -> None:
+        super().__init__(fault, detail)
+        self.fault, self.detail = fault, detail
+
+
+class Source(Protocol):
+    """Where bytes come from."""
+
+    def fetch(self, reference: str) -> bytes:
+        """The bytes of what a row names. Raises `NotThere`."""
+
+
+class Folder:
+    """Files below one folder; a row names them by their path in it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+
+    def fetch(self, reference: str) -> bytes:
+        """The bytes of a file. Links and paths that lead out of the folder are refused."""
+        path = (self._root / reference).resolve()
+        if not path.is_relative_to(self._root):
+            raise NotThere(RowFault.OUTSIDE_FOLDER, "the path leads out of the data folder")
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise NotThere(RowFault.MISSING_FILE, f"the file cannot be read ({error.strerror})") from error
+
+
+class Node:
+    """The node's storage; a row names objects by their SOP Instance UID."""
+
+    def __init__(self, store: Store, objects: ObjectStore) -> None:
+        self._store, self._objects = store, objects
+
+    def fetch(self, reference: str) -> bytes:
+        """The bytes of an accepted object."""
+        found = self._store.instances(sop_instance_uid=reference, dispositions={Disposition.ACCEPTED})
+        if len(found) != 1:
+            several = "more than one object has" if found else "no accepted object has"
+            raise NotThere(RowFault.MISSING_FILE, f"{several} this SOP Instance UID")
+        return self._objects.get(found[0].instance.sha256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How examinations are read."""
+
+    radiograph: RadiographPreprocessing
+    style: RenderStyle
+    zone: ZoneInfo  # of times that name none
+    any_view: bool = False  # the table vouches for the view: headers of de-identified files often lost it
+
+
+def read_examinations(
+    rows: Iterable[CohortRow],
+    source: Source,
+    reading: Reading,
+    refused: Callable[[Refusal], None],
+    progress: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[CohortRow, Examination]]:
+    """The examinations of `rows` one by one, in their order; what cannot be used goes to `refused`."""
+    owners: dict[bytes, str] = {}
+    for row in rows:
+        try:
+            yield row, _examination(row, source, reading, owners)
+        except _Refused as refusal:
+            refused(refusal.refusal)
+        progress()
+
+
+class _Refused(Exception):
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+
+
+def _examination(row: CohortRow, source: Source, reading: Reading, owners: dict[bytes, str]) -> Examination:
+    def refuse(fault: RowFault, detail: str) -> _Refused:
+        return _Refused(Refusal(row=row.row, fault=fault, detail=detail))
+
+    content = {}
+    for what, reference in (("radiograph", row.radiograph), ("ECG", row.ecg)):
+        try:
+            content[what] = source.fetch(reference)
+        except NotThere as absent:
+            raise refuse(absent.fault, f"{what}: {absent.detail}") from absent
+        digest = hashlib.sha256(content[what]).digest()
+        if owners.setdefault(digest, row.patient) != row.patient:
+            raise refuse(RowFault.TWO_PATIENTS, f"the {what}'s bytes also stand under another patient")
+    headers = {what: _header(data) for what, data in content.items()}
+    named = {text(header, "PatientID") for header in headers.values() if header is not None} - {""}
+    if len(named) > 1:
+        raise refuse(RowFault.TWO_PATIENTS, "the radiograph and the ECG name different patients")
+    chest = headers["radiograph"]
+    try:
+        radiograph = read_radiograph(content["radiograph"], reading.radiograph)
+    except RadiographUnusable as unusable:
+        raise refuse(RowFault.RADIOGRAPH, str(unusable)) from unusable
+    if chest is not None and not reading.any_view:
+        found = classify(chest)
+        if found.kind is not Kind.RADIOGRAPH or found.disposition is not Disposition.ACCEPTED:
+            raise refuse(RowFault.RADIOGRAPH, found.reason or "is no PA chest radiograph")
+    try:
+        leads = read(content["ECG"], style=reading.style)
+    except EcgRefused as refusal:
+        raise refuse(RowFault.ECG, f"{refusal.reason.value}: {refusal.detail}") from refusal
+    taken = {what: None if header is None else acquired(header, reading.zone) for what, header in headers.items()}
+    days: dict[str, date | None] = {}
+    for what, told in (("radiograph", row.radiograph_on), ("ECG", row.ecg_on)):
+        own = taken[what]
+        days[what] = told if own is None else own.at.astimezone(reading.zone).date()
+        if told is not None and days[what] != told:
+            raise refuse(RowFault.CONTRADICTION, f"the {what} says another date than the table")
+    if (wrong := check_dates(row, days["radiograph"], days["ECG"])) is not None:
+        raise _Refused(wrong)
+    at, day = taken["radiograph"], days["radiograph"]
+    return Examination(
+        patient_id=row.patient,
+        picture=radiograph.picture.astype(np.float16),
+        lead_images=leads.pixels,
+        mpap_mmhg=row.mpap_mmhg,
+        name=f"row {row.row}",
+        acquired_at=at.at.isoformat() if at is not None else str(day),
+        attributes=dict(row.attributes),
+    )
+
+
+def _header(data: bytes) -> Dataset | None:
+    """The header of a DICOM file, None of anything else; what is broken in it the readers say."""
+    if data[128:132] != b"DICM":
+        return None
+    try:
+        return dcmread(io.BytesIO(data), stop_before_pixels=True)
+    except UNREADABLE:
+        return None

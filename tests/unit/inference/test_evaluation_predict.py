@@ -1,0 +1,102 @@
+"""A package predicts a labelled cohort as the service would, row by row, and every row it cannot use is named."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from click.testing import CliRunner
+
+from ecg_ingest import RenderStyle, read
+from inference.evaluation.errors import EvaluationError, TableRefused
+from inference.evaluation.table import read_table
+from inference.phantoms import Forms, write_cohort
+from inference.predictor import Predictor
+from pacs_node.commands.model import model
+from pacs_node.commands.model_predict import predict_cohort
+
+ZONE = ZoneInfo("UTC")
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    write_cohort(folder, patients=3, seed=4, forms=Forms.WAVEFORM)
+    return folder / "cohort.csv"
+
+
+def changed(cohort: Path, name: str, change: Callable[[list[dict[str, str]]], None]) -> Path:
+    with cohort.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    change(rows)
+    path = cohort.with_name(name)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_predictions_are_those_of_the_service(
+    labelled: Path, tmp_path: Path, make_package: Callable[..., Path]
+) -> None:
+    package = make_package()
+    out = tmp_path / "out" / "predictions.csv"
+    assert predict_cohort(str(package), labelled, labelled.parent, out, part=None, zone=ZONE, drop_refused=False) == ()
+    found = read_table(out).of("random-demo 0.1.0")
+    assert found.patients == 3
+    predictor = Predictor.load(package)
+    with labelled.open(encoding="utf-8", newline="") as stream:
+        first = next(csv.DictReader(stream))
+    chest = predictor.chest((labelled.parent / first["radiograph"]).read_bytes())
+    style = RenderStyle(**predictor.ecg_style)  # type: ignore[arg-type]
+    leads = read((labelled.parent / first["ecg"]).read_bytes(), style=style).pixels
+    served = predictor.predict(chest.embedding, leads)
+    # A kept picture has half precision.
+    assert found.predicted_mmhg[0] == pytest.approx(served.mpap_mmhg, abs=0.01)
+    assert found.upper_mmhg[0] == pytest.approx(served.interval_high_mmhg, abs=0.01)
+    assert found.measured_mmhg[0] == pytest.approx(float(first["mpap_mmhg"]))
+
+
+def test_a_missing_file_is_named_and_refused_unless_it_may_be_left_out(
+    labelled: Path, tmp_path: Path, make_package: Callable[..., Path]
+) -> None:
+    def lose(rows: list[dict[str, str]]) -> None:
+        rows[1]["ecg"] = "nowhere.dcm"
+
+    package, cohort, out = make_package(), changed(labelled, "lost.csv", lose), tmp_path / "predictions.csv"
+
+    def predict(*, drop_refused: bool) -> list[str]:
+        arguments = (str(package), cohort, cohort.parent, out)
+        return [str(r) for r in predict_cohort(*arguments, part=None, zone=ZONE, drop_refused=drop_refused)]
+
+    with pytest.raises(TableRefused, match="row 2: ECG: the file cannot be read"):
+        predict(drop_refused=False)
+    assert not out.exists()
+    assert predict(drop_refused=True) == ["row 2: ECG: the file cannot be read (No such file or directory)"]
+    assert len(read_table(out).of().examination) == 2
+
+
+def test_of_a_cohort_with_a_split_the_test_part_is_predicted(
+    labelled: Path, tmp_path: Path, make_package: Callable[..., Path]
+) -> None:
+    def divide(rows: list[dict[str, str]]) -> None:
+        for row, part in zip(rows, ("train", "test", "test"), strict=True):
+            row["split"] = part
+
+    package, cohort, out = make_package(), changed(labelled, "split.csv", divide), tmp_path / "predictions.csv"
+    for part, count in ((None, 2), ("train", 1), ("all", 3)):
+        predict_cohort(str(package), cohort, cohort.parent, out, part=part, zone=ZONE, drop_refused=False)
+        assert len(read_table(out).of().examination) == count
+    with pytest.raises(EvaluationError, match="gives no split"):
+        predict_cohort(str(package), labelled, labelled.parent, out, part="test", zone=ZONE, drop_refused=False)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--cohort", __file__], [__file__, "--cohort", __file__], [__file__, "--part", "test"]]
+)
+def test_what_to_evaluate_must_be_said_once(tmp_path: Path, arguments: list[str]) -> None:
+    assert CliRunner().invoke(model, ["evaluate", *arguments, "--out", str(tmp_path / "out")]).exit_code == 2
