@@ -31,5 +31,5 @@ def averaged(picture: NDArray[np.floating], by: int) -> NDArray[np.float16]:
 
 
 def averaged_leads(lead_images: NDArray[np.uint8]) -> NDArray[Any]:
-    """Lead images with colours and each 2 x 2 pixels averaged, float16 [12, 24, 112]: what `MicroEcgBranch` begins with."""
+    """Lead images with colours and each 2 x 2 pixels averaged, float16 [12, 24, 112], as `MicroEcgBranch` begins."""
     return lead_images.reshape(12, 24, 2, 112, 2, 3).mean(axis=(2, 4, 5), dtype=np.float32).astype(np.float16)

@@ -25,7 +25,7 @@ def serve(ctx: click.Context) -> None:
     settings = settings_of(ctx, service=True)
     from inference.package import locate, read_identity
 
-    identity = read_identity(locate(settings.model.package))
+    identity = read_identity(locate(settings.model.where))
     with open_store(settings, create=True):
         pass  # sets up an empty database and says at once what cannot be opened
     for host, port, keys in (
@@ -98,7 +98,7 @@ def work(ctx: click.Context, supervised: bool) -> None:
         for thread in threads:
             thread.start()
         try:
-            predictor = Predictor.load(locate(settings.model.package), threads=settings.worker.threads or None)
+            predictor = Predictor.load(locate(settings.model.where), threads=settings.worker.threads or None)
             log.info("model_loaded", model=predictor.identity.name, digest=predictor.identity.digest[:12])
             warm_up()
             stages = Stages(node.store, node.objects, predictor, settings, utc_now)

@@ -19,7 +19,7 @@ from pacs_node.service import utc_now
 def work_here(node: Opened, after_each: Callable[[], None] = lambda: None) -> None:
     """Work every match that is due; running workers may work beside, the leases keep them apart."""
     quiet()
-    predictor = Predictor.load(locate(node.settings.model.package), threads=node.settings.worker.threads or None)
+    predictor = Predictor.load(locate(node.settings.model.where), threads=node.settings.worker.threads or None)
     stages = Stages(node.store, node.objects, predictor, node.settings, utc_now)
     worker = Worker(node.store, stages, node.settings, utc_now, predictor.identity.digest)
     while worker.work_one():
