@@ -36,17 +36,8 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts = ["train"] * 6 + ["validation"] * 1 + ["calibration"] * 9 + ["test"] * 4
     rows = [f"{line},{part}" for line, part in zip(lines[1:], parts, strict=True)]
     (out / "cohort.csv").write_text("\n".join([lines[0] + ",split", *rows]) + "\n", encoding="utf-8")
-    (out / "spoilt.csv").write_text(
-        "\n".join(
-            [
-                lines[0] + ",split",
-                *rows,
-                rows[0].replace("radiograph.dcm", "none.dcm").replace("PH0005-00000,", "X,", 1),
-            ]
-        )
-        + "\n",
-        encoding="utf-8",
-    )
+    spoilt = "X,none.dcm,none-ecg.dcm,30,2024-05-01,F,50,no,1,north,phantom-cr,train"
+    (out / "spoilt.csv").write_text("\n".join([lines[0] + ",split", *rows, spoilt]) + "\n", encoding="utf-8")
     return out
 
 
@@ -100,7 +91,7 @@ def test_refused_rows_stop_a_training_unless_they_are_dropped(cohort: Path, tmp_
     result = call(*begin, *QUICK)
     assert result.exit_code == 1
     assert "row 21 refused" in result.output
-    assert (tmp_path / "refused.csv").read_text().splitlines()[1].startswith("21,")
+    assert (tmp_path / "refused.csv").read_text().splitlines()[1].startswith("21,missing_file,")
     assert not (tmp_path / FILE).exists()
     result = call(*begin, *QUICK, "--drop-refused")
     assert result.exit_code == 3, result.output
