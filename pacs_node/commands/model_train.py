@@ -106,7 +106,7 @@ def train(
           --backbone micro-vit --ecg micro --weights none --learning-rate 1e-3 --name my-demo --synthetic
     """
     from inference.architecture import Architecture
-    from inference.devices import workers_of
+    from inference.devices import precision_on, workers_of
     from inference.examinations import kept_examinations
     from inference.recipe import Precision, Recipe, Schedule, Target
     from inference.run import EXAMINATIONS, REFUSED
@@ -128,6 +128,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     try:
         with workers_of(device) as workers:
+            precision_on(workers.device, recipe.precision)  # says now, not after the cohort was read
             plan = _planned(cohort, fused, recipe, weights, any_view=any_view, stored=data is None)
             if workers.count > 1 and kept_examinations(out / EXAMINATIONS, plan[1].examinations_key) is None:
                 raise ValueError("the cohort is read by one process: call this with --read-only before torchrun")
