@@ -86,7 +86,7 @@ class Coarser(nn.Module):
 
 
 class MicroVgg(nn.Module):
-    """A stand-in for VGG16: convolution, ReLU, pooling, thrice; BatchNorm lets it learn in minutes from random weights."""
+    """A stand-in for VGG16: convolution, ReLU, pooling, thrice; BatchNorm lets it learn from random weights."""
 
     def __init__(self) -> None:
         super().__init__()

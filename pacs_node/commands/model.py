@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def model() -> None:
-    """Train, show and verify model packages.
+    """Train, judge, package and install models.
 
     \b
     Example:

@@ -28,7 +28,13 @@ FIGURES = ("mae", "sd", "slope", "r2", "rmse", "bias", "explained")
 @click.option("--epochs", type=click.IntRange(1, 1000), help="Passes over the patients. [default: 20; 3 with --micro]")
 @click.option("--only", type=click.Choice(ROWS), multiple=True, help="A row; may be given several times. [all]")
 @click.option("--weights", multiple=True, metavar="BACKBONE=FILE", help="Published weights, a safetensors file or hub.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="auto: a GPU if there is one.",
+)
 @click.option("--published", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Printed figures, CSV.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the predictions of each row.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")

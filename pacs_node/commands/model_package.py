@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 DESCRIBING = (
     click.option("--name", help="Of the package: lower-case letters, digits, dots, hyphens."),
     click.option("--package-version", default="0.1.0", show_default=True, help="Semantic version."),
-    click.option("--intended-use", default="research on mPAP estimation; research use only", show_default=True),
+    click.option(
+        "--intended-use",
+        default="research on mPAP estimation; research use only",
+        show_default=True,
+        help="For the manifest.",
+    ),
     click.option("--not-for", "exclusions", multiple=True, help="An exclusion; may be given several times."),
     click.option("--synthetic", is_flag=True, help="Trained on phantoms: kind synthetic-demo, name with 'demo'."),
     click.option(

@@ -37,14 +37,44 @@ BACKBONES = {
 }
 ECG_BRANCHES = {"paper": "ecg-convolution", "micro": "micro-ecg-stand-in", "none": "none"}
 RECIPE_OPTIONS = (
-    click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True),
-    click.option("--examinations-a-step", type=click.IntRange(min=2), default=16, show_default=True),
-    click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=5e-5, show_default=True),
-    click.option("--weight-decay", type=click.FloatRange(min=0), default=0.0, show_default=True),
-    click.option("--schedule", type=click.Choice(["constant", "one-cycle"]), default="constant", show_default=True),
-    click.option("--target", type=click.Choice(["standardised", "mmhg"]), default="standardised", show_default=True),
+    click.option(
+        "--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="Passes over the patients."
+    ),
+    click.option(
+        "--examinations-a-step", type=click.IntRange(min=2), default=16, show_default=True, help="Open in the paper."
+    ),
+    click.option(
+        "--learning-rate",
+        type=click.FloatRange(min=0, min_open=True),
+        default=5e-5,
+        show_default=True,
+        help="Of Adam; the paper's.",
+    ),
+    click.option(
+        "--weight-decay", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Open in the paper."
+    ),
+    click.option(
+        "--schedule",
+        type=click.Choice(["constant", "one-cycle"]),
+        default="constant",
+        show_default=True,
+        help="Of the learning rate; open in the paper.",
+    ),
+    click.option(
+        "--target",
+        type=click.Choice(["standardised", "mmhg"]),
+        default="standardised",
+        show_default=True,
+        help="What the loss is taken of; open in the paper.",
+    ),
     click.option("--crops", type=click.IntRange(min=1), default=1, show_default=True, help="Random crops a picture."),
-    click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+        default="auto",
+        show_default=True,
+        help="Of multiplications. auto: bf16 on a GPU that has it, else fp16 on a GPU, fp32 on a CPU.",
+    ),
     click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of split and training."),
     click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of torch on a CPU."),
 )
@@ -66,10 +96,25 @@ def _with(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder its paths are in.")
 @click.option("--storage", is_flag=True, help="The table names SOP Instance UIDs of the node's own storage.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The training's folder.")
-@click.option("--backbone", type=click.Choice(list(BACKBONES)), default="dinov2-large", show_default=True)
-@click.option("--ecg", "branch", type=click.Choice(list(ECG_BRANCHES)), default="paper", show_default=True)
+@click.option(
+    "--backbone", type=click.Choice(list(BACKBONES)), default="dinov2-large", show_default=True, help="Of the chest."
+)
+@click.option(
+    "--ecg",
+    "branch",
+    type=click.Choice(list(ECG_BRANCHES)),
+    default="paper",
+    show_default=True,
+    help="ECG branch; none: image only.",
+)
 @click.option("--weights", default="hub", show_default=True, help="Of the backbone: a safetensors file, hub, or none.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="auto: a GPU if there is one.",
+)
 @click.option("--drop-refused", is_flag=True, help="Go on without refused rows and end with status 3.")
 @click.option("--any-view", is_flag=True, help="The table vouches that every radiograph is a PA view of the chest.")
 @click.option("--read-only", is_flag=True, help="Read the cohort into OUT and stop; do so once before torchrun.")
