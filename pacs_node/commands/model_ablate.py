@@ -214,8 +214,9 @@ def _show(summary: Mapping[str, Any], printed: Mapping[str, Mapping[str, float]]
     from inference.ablation import HELD_OF_THE_PAPER
 
     beside = HELD_OF_THE_PAPER if printed is None else printed
-    table = Table(title=f"Table 1, each row on {summary['test_examinations']} test examinations; errors in mmHg")
-    for head in ("row", "MAE ± SD", "slope", "r²", "RMSE", "bias", "limits of agreement", "1-SSE/SST"):
+    title = f"Table 1, each row on {summary['test_examinations']} test examinations; errors in mmHg"
+    table = Table(title=title, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in ("row", "MAE ± SD", "slope", "r²", "RMSE", "bias", "limits of\nagreement", "1-SSE\n/SST"):
         table.add_column(head, justify="left" if head == "row" else "right", no_wrap=True)
     for row in summary["rows"]:
         low, high = row["loa"]
