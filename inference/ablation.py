@@ -43,10 +43,11 @@ _BACKBONES = {"vgg16": (VGG16, MICRO_VGG), "resnet34": (RESNET34, MICRO_RESNET),
 
 MICRO_RECIPE = Recipe(
     epochs=3,
-    learning_rate=1e-3,
+    learning_rate=2e-3,
+    crops_an_examination=2,
     schedule=Schedule.ONE_CYCLE,
     crop_step=COARSER,
-    threads=2,
+    threads=1,
 )
 """The paper's recipe with a rate for random weights, so that a row takes seconds."""
 

@@ -86,19 +86,24 @@ class Coarser(nn.Module):
 
 
 class MicroVgg(nn.Module):
-    """A stand-in for VGG16: convolution, ReLU, pooling, thrice; 64 features."""
+    """A stand-in for VGG16: convolution, ReLU, pooling, thrice; BatchNorm lets it learn from random weights."""
 
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = [Coarser()]
         channels = 3
         for maps in (16, 32, 64):
-            layers += [nn.Conv2d(channels, maps, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+            layers += [
+                nn.Conv2d(channels, maps, 3, padding=1, bias=False),
+                nn.BatchNorm2d(maps),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            ]
             channels = maps
         self.features = nn.Sequential(*layers)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Features [B, 64 * 9]: the mean of each third by third of the patch."""
+        """Features [B, 64 * 9]: the means of a grid of three by three."""
         return torch.flatten(nn.functional.adaptive_avg_pool2d(self.features(patches), 3), 1)
 
 

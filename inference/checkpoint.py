@@ -81,6 +81,16 @@ def save(
     settle(draft, folder / FILE)
 
 
+def epochs_done(folder: Path) -> int:
+    """How many epochs the checkpoint in `folder` has behind it; 0 without one."""
+    from safetensors import safe_open
+
+    if not (folder / FILE).is_file():
+        return 0
+    with safe_open(folder / FILE, framework="pt") as file:
+        return int(json.loads(file.metadata()["state"])["epoch"]) - 1
+
+
 def load(
     folder: Path, key: str, network: nn.Module, optimiser: torch.optim.Adam
 ) -> tuple[Progress, dict[str, Tensor]] | None:

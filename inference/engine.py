@@ -25,6 +25,7 @@ class Engine:
             raise ValueError("a network without an ECG branch answers nothing in service")
         self.network = network.eval()
         self._ecg_branch = network.ecg
+        self._device = next(network.parameters()).device
         self.radiograph = radiograph
         self.ecg_preprocessing = ecg
         # Convolutions on a CPU run a third faster over channels laid last; a ViT has none that matter.
@@ -33,23 +34,24 @@ class Engine:
     def embed_chest(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """The nine patches of `picture` [512, 512] in one batch, as embeddings [9, 1024]."""
         with torch.inference_mode():
-            batch = torch.from_numpy(patches(picture, self.radiograph))
+            batch = torch.from_numpy(patches(picture, self.radiograph)).to(self._device)
             embedding = self.network.chest(batch.contiguous(memory_format=torch.channels_last))
-        return np.ascontiguousarray(embedding.numpy(), dtype=np.float32)
+        return np.ascontiguousarray(embedding.cpu().numpy(), dtype=np.float32)
 
     def embed_ecg(self, lead_images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Lead images uint8 [examinations, 12, 48, 224, 3] as embeddings [examinations, 128]."""
         with torch.inference_mode():
-            embedding = self._ecg_branch(lead_tensor(lead_images, self.ecg_preprocessing))
-        return np.ascontiguousarray(embedding.numpy(), dtype=np.float32)
+            embedding = self._ecg_branch(lead_tensor(lead_images, self.ecg_preprocessing).to(self._device))
+        return np.ascontiguousarray(embedding.cpu().numpy(), dtype=np.float32)
 
     def fuse(self, chest: NDArray[np.float32], ecg: NDArray[np.float32]) -> NDArray[np.float32]:
         """Chest [examinations, 9, 1024] and ECG [examinations, 128] to mmHg [examinations, 9]."""
         if chest.shape != (len(ecg), PATCHES, CHEST_EMBEDDING) or ecg.shape[1:] != (ECG_EMBEDDING,):
             raise ValueError(f"embeddings of shapes {chest.shape} and {ecg.shape} do not go together")
         with torch.inference_mode():
-            values = self.network.head.split(torch.from_numpy(chest), torch.from_numpy(ecg))
-        return values.numpy()
+            of_chest, of_ecg = (torch.from_numpy(part).to(self._device) for part in (chest, ecg))
+            values = self.network.head.split(of_chest, of_ecg)
+        return values.cpu().numpy()
 
 
 def lead_tensor(lead_images: NDArray[np.uint8], preprocessing: EcgPreprocessing) -> torch.Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 
 class EventLog:
@@ -21,10 +20,8 @@ class EventLog:
         self._file = self.path.open("ab")
         self._write(_double(1, started_at) + _bytes(3, b"brain.Event:2"))
 
-    def __enter__(self) -> EventLog:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Close the file; what was written is there before."""
         self._file.close()
 
     def scalars(self, step: int, values: Mapping[str, float], at: float) -> None:

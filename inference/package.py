@@ -179,6 +179,54 @@ def write_package(
     return manifest
 
 
+def copy_package(source: Path, folder: Path) -> bool:
+    """Copy a package to `folder` and check the copy; False if the same package stands there already.
+
+    Raises
+    ------
+    PackageRefused
+        If the package is not sound, or another one stands in `folder`.
+    OSError
+        If the folder cannot be written.
+    """
+    manifest = read_manifest(source)
+    if (folder / MANIFEST).is_file():
+        if read_manifest(folder).to_bytes() == manifest.to_bytes():
+            read_package(folder)
+            return False
+        raise PackageRefused(
+            PackageFault.UNEXPECTED_FILE,
+            str(folder),
+            "holds another package of this name and version",
+            "give the new one another version",
+        )
+    draft = folder.with_name(folder.name + ".new")
+    shutil.rmtree(draft, ignore_errors=True)
+    for name in (*sorted(manifest.files), MANIFEST):
+        (draft / name).parent.mkdir(parents=True, exist_ok=True)
+        with (source / name).open("rb") as given, (draft / name).open("wb") as copy:
+            shutil.copyfileobj(given, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+    read_package(draft)
+    draft.rename(folder)
+    return True
+
+
+def read_card(folder: Path) -> str:
+    """The model card, if its bytes are those of the manifest.
+
+    Raises
+    ------
+    PackageRefused
+        Otherwise.
+    """
+    manifest = read_manifest(folder)
+    if CARD not in manifest.files:
+        raise PackageRefused(PackageFault.MANIFEST, MANIFEST, f"does not name {CARD}")
+    return _checked(folder, CARD, manifest.files[CARD]).decode(errors="replace")
+
+
 def _check_names(folder: Path, manifest: Manifest) -> None:
     present = set()
     for path in folder.rglob("*"):

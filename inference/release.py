@@ -52,18 +52,21 @@ def release(
     radiograph: RadiographPreprocessing,
     ecg: EcgPreprocessing,
     weights_dtype: str = "float32",
+    device: str = "cpu",
 ) -> Manifest:
     """Write the package of a trained network into `folder` and give back its manifest.
+
+    `device` computes calibration and figures; golden cases always carry the CPU's answers.
 
     Raises
     ------
     ValueError
-        If there are too few calibration or test patients.
+        If there are too few calibration or test patients, or the network takes no ECG.
     OSError
         If the folder cannot be written.
     """
-    weights = tensors_of(trained.network, weights_dtype)
-    engine = Engine(network_from_tensors(architecture, weights), radiograph, ecg)
+    weights = tensors_of(trained.network.cpu(), weights_dtype)
+    engine = Engine(network_from_tensors(architecture, weights).to(device), radiograph, ecg)
     calibration = calibrate(engine, examinations, split)
     metrics = measure(engine, calibration, examinations, split.test, seed=recipe.seed)
     manifest = Manifest(
@@ -99,7 +102,9 @@ def release(
         manifest,
         weights=weights,
         calibration=calibration.to_tensors(),
-        golden=golden_cases(engine, examinations, split.test),
+        golden=golden_cases(
+            Engine(network_from_tensors(architecture, weights), radiograph, ecg), examinations, split.test
+        ),
         card=card.model_card(manifest),
     )
 

@@ -68,5 +68,11 @@ def write_split(path: Path, examinations: Sequence[str], patient_ids: Sequence[s
         )
 
 
+def read_split(path: Path) -> Split:
+    """The split that `write_split` left at `path`, row by row."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return split_as_told([row["part"] for row in csv.DictReader(file)])
+
+
 def _split(parts: Sequence[str]) -> Split:
     return Split(**{part: tuple(row for row, told in enumerate(parts) if told == part) for part in PARTS})

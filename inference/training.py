@@ -130,9 +130,7 @@ class _Run:
         self._optimiser = torch.optim.Adam(
             self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        measured = np.array([examinations[k].mpap_mmhg for k in split.train])
-        standardised = recipe.target is Target.STANDARDISED
-        self._mean, self._spread = (float(measured.mean()), float(measured.std())) if standardised else (0.0, 1.0)
+        self._mean, self._spread = _scale(examinations, split, recipe)
         self._key = _key(architecture, recipe, split, examinations)
         found = None if folder is None else checkpoint.load(folder, self._key, self.network, self._optimiser)
         self.taken_up = found is not None
@@ -204,12 +202,45 @@ class _Run:
     def ended(self) -> Trained:
         """The best weights, answering in mmHg."""
         self.network.load_state_dict(self._best)
-        with torch.no_grad():
-            # Standardised targets train well; folded back, the network answers in mmHg.
-            self.network.head.output.weight.mul_(self._spread)
-            self.network.head.output.bias.mul_(self._spread).add_(self._mean)
-        chosen = min(self.state.history, key=lambda epoch: epoch.validation_mae_mmhg).number
-        return Trained(network=self.network.eval(), history=self.state.history, chosen_epoch=chosen)
+        return _answering_in_mmhg(self.network, self.state, self._mean, self._spread)
+
+
+def finished(
+    architecture: Architecture, examinations: Sequence[Examination], split: Split, recipe: Recipe, *, folder: Path
+) -> Trained:
+    """What the training that ended in `folder` gave, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If there is no checkpoint, or epochs are left.
+    RunDiffers
+        If it is of another training.
+    """
+    network = FusedNetwork(architecture)
+    optimiser = torch.optim.Adam(network.parameters())
+    found = checkpoint.load(folder, _key(architecture, recipe, split, examinations), network, optimiser)
+    if found is None or found[0].epoch <= recipe.epochs:
+        raise ValueError("the training is not finished")
+    network.load_state_dict(found[1])
+    return _answering_in_mmhg(network, found[0], *_scale(examinations, split, recipe))
+
+
+def _scale(examinations: Sequence[Examination], split: Split, recipe: Recipe) -> tuple[float, float]:
+    """Mean and spread in mmHg that the target is standardised by."""
+    if recipe.target is not Target.STANDARDISED:
+        return 0.0, 1.0
+    measured = np.array([examinations[k].mpap_mmhg for k in split.train])
+    return float(measured.mean()), float(measured.std()) or 1.0
+
+
+def _answering_in_mmhg(network: FusedNetwork, state: Progress, mean: float, spread: float) -> Trained:
+    with torch.no_grad():
+        # Standardised targets train well; folded back, the network answers in mmHg.
+        network.head.output.weight.mul_(spread)
+        network.head.output.bias.mul_(spread).add_(mean)
+    chosen = min(state.history, key=lambda epoch: epoch.validation_mae_mmhg).number
+    return Trained(network=network.eval(), history=state.history, chosen_epoch=chosen)
 
 
 def grid_estimates(

@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ecg": ("ecg", "Bring in an ECG file that is not DICOM; look at how one is read."),
     "import": ("bring", "Take a folder of DICOM files through the same steps, without a network."),
     "export": ("take", "Write one row a current result to a file."),
-    "model": ("model", "Train, show and verify model packages."),
+    "model": ("model", "Train, judge, package and install models."),
     "phantoms": ("phantoms", "Write DICOM examinations of synthetic patients."),
     "config": ("config", "Show or check the configuration in force, or show an example file."),
     "db": ("database", "Upgrade, verify and back up the database."),

@@ -1,4 +1,4 @@
-"""Read the examinations that a cohort's table names, from folders or from the node's own storage.
+"""Have the examinations read that a cohort's table names, from folders or from the node's own storage.
 
 In: checked rows; out: what the network takes, or a refusal with the reader's own reason. An examination is held to
 what the service would estimate: a PA radiograph of the chest, an ECG that proves its leads, one patient.
@@ -19,13 +19,14 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from ecg_ingest import EcgRefused, RenderStyle, read
+from ecg_ingest.lead_images import EcgRefused, RenderStyle
 from inference.cohort import CohortRow, Refusal, RowFault, check_dates
 from inference.examinations import Examination
-from inference.radiograph import RadiographPreprocessing, RadiographUnusable, read_radiograph
+from inference.radiograph import RadiographPreprocessing, RadiographUnusable
 from pacs_node.flow.acquired import acquired
 from pacs_node.flow.classify import classify, text
 from pacs_node.flow.part10 import UNREADABLE
+from pacs_node.opening.opener import NotOpened, Opener
 from storage.objects import ObjectStore
 from storage.records import Disposition, Kind
 from storage.store import Store
@@ -84,6 +85,7 @@ class Reading:
 
     radiograph: RadiographPreprocessing
     style: RenderStyle
+    opener: Opener  # for these examinations alone
     zone: ZoneInfo  # of times that name none
     any_view: bool = False  # the table vouches for the view: headers of de-identified files often lost it
 
@@ -130,16 +132,16 @@ def _examination(row: CohortRow, source: Source, reading: Reading, owners: dict[
         raise refuse(RowFault.TWO_PATIENTS, "the radiograph and the ECG name different patients")
     chest = headers["radiograph"]
     try:
-        radiograph = read_radiograph(content["radiograph"], reading.radiograph)
-    except RadiographUnusable as unusable:
+        radiograph = reading.opener.radiograph(content["radiograph"], reading.radiograph)
+    except (RadiographUnusable, NotOpened) as unusable:
         raise refuse(RowFault.RADIOGRAPH, str(unusable)) from unusable
     if chest is not None and not reading.any_view:
         found = classify(chest)
         if found.kind is not Kind.RADIOGRAPH or found.disposition is not Disposition.ACCEPTED:
             raise refuse(RowFault.RADIOGRAPH, found.reason or "is no PA chest radiograph")
     try:
-        leads = read(content["ECG"], style=reading.style)
-    except EcgRefused as refusal:
+        leads = reading.opener.ecg(content["ECG"], reading.style)
+    except (EcgRefused, NotOpened) as refusal:
         raise refuse(RowFault.ECG, f"{refusal.reason.value}: {refusal.detail}") from refusal
     taken = {what: None if header is None else acquired(header, reading.zone) for what, header in headers.items()}
     days: dict[str, date | None] = {}

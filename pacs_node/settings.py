@@ -96,7 +96,21 @@ class Storage(_Section):
 class Model(_Section):
     """The model that answers."""
 
-    package: str = Field("synthetic-demo", description='a shipped package ("synthetic-demo") or a folder')
+    package: str = Field(
+        "synthetic-demo",
+        description='a shipped package ("synthetic-demo"), an installed one (NAME-VERSION) or a folder',
+    )
+    folder: Path = Field(Path("/var/lib/pulmolink/models"), description="where `pulmolink model install` puts packages")
+
+    def find(self, name: str) -> str:
+        """The folder of an installed package, else `name` as it is: a shipped package or a folder."""
+        installed = self.folder / name
+        return str(installed) if name and (installed / "manifest.json").is_file() else name
+
+    @property
+    def where(self) -> str:
+        """What answers: as `find`."""
+        return self.find(self.package)
 
 
 class Pairing(_Section):

@@ -39,7 +39,7 @@ def import_(ctx: click.Context, folder: Path, queue_only: bool, as_json: bool) -
 
     quiet()
     if not queue_only:
-        read_identity(locate(settings_of(ctx).model.package))  # says now, not after all files, that it is missing
+        read_identity(locate(settings_of(ctx).model.where))  # says now, not after all files, that it is missing
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     unread: list[FileResult] = []
     foreign: list[str] = []

@@ -152,7 +152,7 @@ def _model(settings: Settings) -> str:
     from inference.package import locate
     from inference.predictor import Predictor
 
-    identity = Predictor.load(locate(settings.model.package)).identity
+    identity = Predictor.load(locate(settings.model.where)).identity
     return (
         f"{identity.name} {identity.version} ({identity.kind}), digest {identity.digest[:12]}, "
         "every file's digest holds, golden cases reproduced"

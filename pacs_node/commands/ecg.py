@@ -136,7 +136,7 @@ def inspect(ctx: click.Context, png: Path | None, as_json: bool, file: Path) -> 
     from pacs_node.report.inspection import draw_inspection
 
     settings = settings_of(ctx)
-    manifest = read_manifest(locate(settings.model.package))
+    manifest = read_manifest(locate(settings.model.where))
     quiet()
     if file.stat().st_size > settings.limits.object_bytes:
         raise click.UsageError(f"{file} has more than limits.object_bytes = {settings.limits.object_bytes} bytes")

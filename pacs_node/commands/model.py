@@ -1,4 +1,4 @@
-"""`pulmolink model`: train the demo package on phantoms, show what a package says of itself, verify it."""
+"""`pulmolink model`: the group, and what concerns single packages: show, verify, and the demo package's training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pacs_node.commands.context import settings_of
 from pacs_node.commands.model_ablate import ablate
 from pacs_node.commands.model_compare import compare
 from pacs_node.commands.model_drift import drift
 from pacs_node.commands.model_evaluate import evaluate
+from pacs_node.commands.model_package import card, install, list_packages, make_package
+from pacs_node.commands.model_train import train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def model() -> None:
-    """Train, show and verify model packages.
+    """Train, judge, package and install models.
 
     \b
     Example:
@@ -31,7 +34,8 @@ def model() -> None:
     """
 
 
-model.add_command(ablate)
+for command in (train, ablate, make_package, install, list_packages, card):
+    model.add_command(command)
 model.add_command(evaluate)
 model.add_command(compare)
 model.add_command(drift)
@@ -40,7 +44,8 @@ model.add_command(drift)
 @model.command()
 @click.argument("package")
 @click.option("--json", "as_json", is_flag=True, help="The manifest as JSON.")
-def show(package: str, as_json: bool) -> None:
+@click.pass_context
+def show(ctx: click.Context, package: str, as_json: bool) -> None:
     """Show what PACKAGE (a folder, or a shipped package's name) says of itself. Its weights are not opened.
 
     \b
@@ -49,6 +54,7 @@ def show(package: str, as_json: bool) -> None:
     """
     from inference.package import locate, read_manifest
 
+    package = settings_of(ctx).model.find(package)
     manifest = read_manifest(package)
     if as_json:
         click.echo(manifest.to_bytes().decode(), nl=False)
@@ -66,7 +72,8 @@ def show(package: str, as_json: bool) -> None:
 
 @model.command()
 @click.argument("package")
-def verify(package: str) -> None:
+@click.pass_context
+def verify(ctx: click.Context, package: str) -> None:
     """Check every file of PACKAGE against its manifest and reproduce its golden cases.
 
     \b
@@ -76,7 +83,7 @@ def verify(package: str) -> None:
     from inference.package import GOLDEN_TOLERANCE_MMHG, locate
     from inference.predictor import Predictor
 
-    identity = Predictor.load(locate(package)).identity
+    identity = Predictor.load(locate(settings_of(ctx).model.find(package))).identity
     click.echo(
         f"{identity.name} {identity.version}: every file as written, golden cases within "
         f"{GOLDEN_TOLERANCE_MMHG} mmHg\ndigest {identity.digest}"
@@ -109,7 +116,7 @@ def train_demo(out: Path, patients: int, seed: int, epochs: int) -> None:
     from inference.recipe import DEMO
     from inference.release import Description, release
     from inference.split import DEMO_SHARES, split_by_patient
-    from inference.training import train
+    from inference.training import train as train_network
 
     console = Console(stderr=True)
     style, radiograph = RenderStyle(), RadiographPreprocessing()
@@ -132,7 +139,9 @@ def train_demo(out: Path, patients: int, seed: int, epochs: int) -> None:
                 f"epoch {epoch.number}: loss {epoch.loss:.3f}, validation MAE {epoch.validation_mae_mmhg:.2f} mmHg"
             )
 
-        trained = train(architecture, examinations, split, recipe, radiograph=radiograph, ecg=ecg, progress=report)
+        trained = train_network(
+            architecture, examinations, split, recipe, radiograph=radiograph, ecg=ecg, progress=report
+        )
     manifest = release(
         out,
         Description(

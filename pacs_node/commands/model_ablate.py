@@ -28,7 +28,13 @@ FIGURES = ("mae", "sd", "slope", "r2", "rmse", "bias", "explained")
 @click.option("--epochs", type=click.IntRange(1, 1000), help="Passes over the patients. [default: 20; 3 with --micro]")
 @click.option("--only", type=click.Choice(ROWS), multiple=True, help="A row; may be given several times. [all]")
 @click.option("--weights", multiple=True, metavar="BACKBONE=FILE", help="Published weights, a safetensors file or hub.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="auto: a GPU if there is one.",
+)
 @click.option("--published", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Printed figures, CSV.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the predictions of each row.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
@@ -208,8 +214,9 @@ def _show(summary: Mapping[str, Any], printed: Mapping[str, Mapping[str, float]]
     from inference.ablation import HELD_OF_THE_PAPER
 
     beside = HELD_OF_THE_PAPER if printed is None else printed
-    table = Table(title=f"Table 1, each row on {summary['test_examinations']} test examinations; errors in mmHg")
-    for head in ("row", "MAE ± SD", "slope", "r²", "RMSE", "bias", "limits of agreement", "1-SSE/SST"):
+    title = f"Table 1, each row on {summary['test_examinations']} test examinations; errors in mmHg"
+    table = Table(title=title, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in ("row", "MAE ± SD", "slope", "r²", "RMSE", "bias", "limits of\nagreement", "1-SSE\n/SST"):
         table.add_column(head, justify="left" if head == "row" else "right", no_wrap=True)
     for row in summary["rows"]:
         low, high = row["loa"]

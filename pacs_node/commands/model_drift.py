@@ -44,7 +44,7 @@ def drift(
 
     table = read_table(reference).of(name)
     with opened(ctx) as node:
-        digest = read_manifest(package or node.settings.model.package).identity().digest
+        digest = read_manifest(node.settings.model.find(package or node.settings.model.package)).identity().digest
         start = since.replace(tzinfo=UTC) if since else None
         window = [
             estimate

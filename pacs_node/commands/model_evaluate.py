@@ -123,23 +123,25 @@ def _predicted(
     drop_refused: bool,
 ) -> tuple[Path, tuple[RefusedRow, ...]]:
     """Let the package predict the cohort into OUT; the table, and the rows that were left out."""
-    from zoneinfo import ZoneInfo
-
     from pacs_node.commands.context import settings_of
     from pacs_node.commands.model_predict import predict_cohort
+    from pacs_node.opening.opener import Opener
 
     if package is None or cohort is None:
         raise click.UsageError("--cohort needs --package, which predicts it")
     table = out / "predictions.csv"
-    left_out = predict_cohort(
-        package,
-        cohort,
-        data or cohort.parent,
-        table,
-        part=part,
-        zone=ZoneInfo(settings_of(ctx).node.site_timezone),
-        drop_refused=drop_refused,
-    )
+    settings = settings_of(ctx)
+    with Opener(settings.limits) as opener:
+        left_out = predict_cohort(
+            package,
+            cohort,
+            data or cohort.parent,
+            table,
+            opener,
+            part=part,
+            zone=settings.node.zone,
+            drop_refused=drop_refused,
+        )
     return table, left_out
 
 

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from inference.evaluation.errors import RefusedRow
+    from pacs_node.opening.opener import Opener
 
 COLUMNS = (
     "examination",
@@ -31,7 +32,15 @@ COLUMNS = (
 
 
 def predict_cohort(
-    package: str, cohort: Path, data: Path, table: Path, *, part: str | None, zone: ZoneInfo, drop_refused: bool
+    package: str,
+    cohort: Path,
+    data: Path,
+    table: Path,
+    opener: Opener,
+    *,
+    part: str | None,
+    zone: ZoneInfo,
+    drop_refused: bool,
 ) -> tuple[RefusedRow, ...]:
     """Predict every usable row of `cohort` as the service would, and write the table of predictions.
 
@@ -41,6 +50,8 @@ def predict_cohort(
         The model, the table of labelled examinations, and the folder that its paths start from.
     table
         CSV to write.
+    opener
+        Opens the files of the examinations.
     part
         Which rows: of this part of the table's own split, or "all"; None is "test" where the table gives a split.
     zone
@@ -86,6 +97,7 @@ def predict_cohort(
     reading = Reading(
         radiograph=read_manifest(package).radiograph,
         style=RenderStyle(**predictor.ecg_style),  # type: ignore[arg-type]
+        opener=opener,
         zone=zone,
     )
     lines: list[tuple[object, ...]] = []

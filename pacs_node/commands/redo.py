@@ -74,7 +74,7 @@ def rerun(
                 issuer=issuer,
                 accession=accession,
             )
-        identity = read_identity(locate(node.settings.model.package))
+        identity = read_identity(locate(node.settings.model.where))
         answers = [_again(node, match, identity, force) for match in found]
         if work_now and any(answer.done for answer in answers):
             from pacs_node.commands.work_here import work_here

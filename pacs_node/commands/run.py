@@ -34,7 +34,7 @@ def serve(ctx: click.Context) -> None:
     from inference.package import locate, read_identity
 
     _check(settings)
-    identity = read_identity(locate(settings.model.package))
+    identity = read_identity(locate(settings.model.where))
     with open_store(settings, create=True):
         pass  # sets up an empty database and says at once what cannot be opened
     for host, port, keys in (
@@ -67,7 +67,7 @@ def _check(settings: Settings) -> None:
     from inference.package import locate, read_identity
     from pacs_node.dicom import tls
 
-    read_identity(locate(settings.model.package))
+    read_identity(locate(settings.model.where))
     tls.check(settings.tls, settings.destinations)
     if settings.tls.certificate:
         own = tls.standing(settings.tls, utc_now())
@@ -170,7 +170,7 @@ def work(ctx: click.Context, supervised: bool) -> None:
         for thread in threads:
             thread.start()
         try:
-            predictor = Predictor.load(locate(settings.model.package), threads=settings.worker.threads or None)
+            predictor = Predictor.load(locate(settings.model.where), threads=settings.worker.threads or None)
             log.info("model_loaded", model=predictor.identity.name, digest=predictor.identity.digest[:12])
             warm_up()
             opener.wait_ready()

@@ -17,6 +17,7 @@ from inference.phantoms import Forms, Scenario, make_patient, write_cohort
 from inference.radiograph import RadiographPreprocessing
 from inference.split import split_as_told, split_by_patient, write_split
 from pacs_node.labelled import Folder, Reading, read_examinations
+from pacs_node.opening.opener import Opener
 
 HEAD = "patient,radiograph,ecg,mpap_mmhg,rhc_date,sex,age,smoker,split"
 SOUND = "A,a.dcm,ae.dcm,31.5,2026-03-01,F,61,yes,train"
@@ -149,16 +150,18 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def read_rows(folder: Path, *rows: CohortRow) -> tuple[list[Examination], list[Refusal]]:
+def read_rows(opener: Opener, folder: Path, *rows: CohortRow) -> tuple[list[Examination], list[Refusal]]:
     refused: list[Refusal] = []
-    reading = Reading(radiograph=RadiographPreprocessing(), style=RenderStyle(), zone=ZoneInfo("Asia/Tokyo"))
+    reading = Reading(
+        radiograph=RadiographPreprocessing(), style=RenderStyle(), opener=opener, zone=ZoneInfo("Asia/Tokyo")
+    )
     return [made for _, made in read_examinations(rows, Folder(folder), reading, refused.append)], refused
 
 
-def test_a_phantom_cohort_is_read_whole(phantoms: Path) -> None:
+def test_a_phantom_cohort_is_read_whole(phantoms: Path, opener: Opener) -> None:
     checked = read_cohort(phantoms / "cohort.csv")
     assert checked.refused == ()
-    made, refused = read_rows(phantoms, *checked.rows)
+    made, refused = read_rows(opener, phantoms, *checked.rows)
     assert refused == []
     assert [one.mpap_mmhg for one in made] == [row.mpap_mmhg for row in checked.rows]
     assert made[0].picture.shape == (512, 512)
@@ -166,7 +169,7 @@ def test_a_phantom_cohort_is_read_whole(phantoms: Path) -> None:
     assert made[0].acquired_at.endswith("+00:00")
 
 
-def test_each_file_that_cannot_be_used_is_refused_with_its_reason(phantoms: Path) -> None:
+def test_each_file_that_cannot_be_used_is_refused_with_its_reason(phantoms: Path, opener: Opener) -> None:
     from dataclasses import replace
 
     rows = read_cohort(phantoms / "cohort.csv").rows
@@ -182,34 +185,34 @@ def test_each_file_that_cannot_be_used_is_refused_with_its_reason(phantoms: Path
         (replace(first, radiograph_on=date(2020, 1, 1)), RowFault.CONTRADICTION, "another date"),
     ]
     for row, fault, said in cases:
-        made, refused = read_rows(phantoms, row)
+        made, refused = read_rows(opener, phantoms, row)
         assert made == []
         assert [refusal.fault for refusal in refused] == [fault]
         assert said in refused[0].detail
         assert first.patient not in refused[0].detail
 
 
-def test_pictures_in_colour_and_other_views_are_refused(phantoms: Path) -> None:
+def test_pictures_in_colour_and_other_views_are_refused(phantoms: Path, opener: Opener) -> None:
     from dataclasses import replace
 
     first = read_cohort(phantoms / "cohort.csv").rows[0]
     scan = make_patient(5, 6, Scenario.PAIRED_WAVEFORM)
     (phantoms / "ecg5.dcm").write_bytes(scan.objects[1].part10)
-    _, refused = read_rows(phantoms, replace(first, patient="X", radiograph="colour.dcm", ecg="ecg5.dcm"))
+    _, refused = read_rows(opener, phantoms, replace(first, patient="X", radiograph="colour.dcm", ecg="ecg5.dcm"))
     assert refused[0].fault is RowFault.RADIOGRAPH
     assert "not_monochrome" in refused[0].detail
     (phantoms / "ecg4.dcm").write_bytes(make_patient(4, 6, Scenario.PAIRED_WAVEFORM).objects[1].part10)
-    _, refused = read_rows(phantoms, replace(first, patient="Y", radiograph="ap.dcm", ecg="ecg4.dcm"))
+    _, refused = read_rows(opener, phantoms, replace(first, patient="Y", radiograph="ap.dcm", ecg="ecg4.dcm"))
     assert refused[0].fault is RowFault.RADIOGRAPH
 
 
-def test_the_same_bytes_under_two_patients_are_refused(phantoms: Path) -> None:
+def test_the_same_bytes_under_two_patients_are_refused(phantoms: Path, opener: Opener) -> None:
     from dataclasses import replace
 
     first = read_cohort(phantoms / "cohort.csv").rows[0]
     copy = phantoms / "copy.dcm"
     copy.write_bytes((phantoms / first.radiograph).read_bytes())
-    made, refused = read_rows(phantoms, first, replace(first, row=2, patient="Z", radiograph="copy.dcm"))
+    made, refused = read_rows(opener, phantoms, first, replace(first, row=2, patient="Z", radiograph="copy.dcm"))
     assert len(made) == 1
     assert [(refusal.row, refusal.fault) for refusal in refused] == [(2, RowFault.TWO_PATIENTS)]
 

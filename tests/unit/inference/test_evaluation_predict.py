@@ -15,8 +15,10 @@ from inference.evaluation.errors import EvaluationError, TableRefused
 from inference.evaluation.table import read_table
 from inference.phantoms import Forms, write_cohort
 from inference.predictor import Predictor
+from inference.radiograph import read_radiograph
 from pacs_node.commands.model import model
 from pacs_node.commands.model_predict import predict_cohort
+from pacs_node.opening.opener import Opener
 
 ZONE = ZoneInfo("UTC")
 
@@ -41,17 +43,22 @@ def changed(cohort: Path, name: str, change: Callable[[list[dict[str, str]]], No
 
 
 def test_predictions_are_those_of_the_service(
-    labelled: Path, tmp_path: Path, make_package: Callable[..., Path]
+    labelled: Path, tmp_path: Path, make_package: Callable[..., Path], opener: Opener
 ) -> None:
     package = make_package()
     out = tmp_path / "out" / "predictions.csv"
-    assert predict_cohort(str(package), labelled, labelled.parent, out, part=None, zone=ZONE, drop_refused=False) == ()
+    assert (
+        predict_cohort(str(package), labelled, labelled.parent, out, opener, part=None, zone=ZONE, drop_refused=False)
+        == ()
+    )
     found = read_table(out).of("random-demo 0.1.0")
     assert found.patients == 3
     predictor = Predictor.load(package)
     with labelled.open(encoding="utf-8", newline="") as stream:
         first = next(csv.DictReader(stream))
-    chest = predictor.chest((labelled.parent / first["radiograph"]).read_bytes())
+    chest = predictor.chest(
+        read_radiograph((labelled.parent / first["radiograph"]).read_bytes(), predictor.preprocessing)
+    )
     style = RenderStyle(**predictor.ecg_style)  # type: ignore[arg-type]
     leads = read((labelled.parent / first["ecg"]).read_bytes(), style=style).pixels
     served = predictor.predict(chest.embedding, leads)
@@ -62,7 +69,7 @@ def test_predictions_are_those_of_the_service(
 
 
 def test_a_missing_file_is_named_and_refused_unless_it_may_be_left_out(
-    labelled: Path, tmp_path: Path, make_package: Callable[..., Path]
+    labelled: Path, tmp_path: Path, make_package: Callable[..., Path], opener: Opener
 ) -> None:
     def lose(rows: list[dict[str, str]]) -> None:
         rows[1]["ecg"] = "nowhere.dcm"
@@ -70,7 +77,7 @@ def test_a_missing_file_is_named_and_refused_unless_it_may_be_left_out(
     package, cohort, out = make_package(), changed(labelled, "lost.csv", lose), tmp_path / "predictions.csv"
 
     def predict(*, drop_refused: bool) -> list[str]:
-        arguments = (str(package), cohort, cohort.parent, out)
+        arguments = (str(package), cohort, cohort.parent, out, opener)
         return [str(r) for r in predict_cohort(*arguments, part=None, zone=ZONE, drop_refused=drop_refused)]
 
     with pytest.raises(TableRefused, match="row 2: ECG: the file cannot be read"):
@@ -81,7 +88,7 @@ def test_a_missing_file_is_named_and_refused_unless_it_may_be_left_out(
 
 
 def test_of_a_cohort_with_a_split_the_test_part_is_predicted(
-    labelled: Path, tmp_path: Path, make_package: Callable[..., Path]
+    labelled: Path, tmp_path: Path, make_package: Callable[..., Path], opener: Opener
 ) -> None:
     def divide(rows: list[dict[str, str]]) -> None:
         for row, part in zip(rows, ("train", "test", "test"), strict=True):
@@ -89,10 +96,10 @@ def test_of_a_cohort_with_a_split_the_test_part_is_predicted(
 
     package, cohort, out = make_package(), changed(labelled, "split.csv", divide), tmp_path / "predictions.csv"
     for part, count in ((None, 2), ("train", 1), ("all", 3)):
-        predict_cohort(str(package), cohort, cohort.parent, out, part=part, zone=ZONE, drop_refused=False)
+        predict_cohort(str(package), cohort, cohort.parent, out, opener, part=part, zone=ZONE, drop_refused=False)
         assert len(read_table(out).of().examination) == count
     with pytest.raises(EvaluationError, match="gives no split"):
-        predict_cohort(str(package), labelled, labelled.parent, out, part="test", zone=ZONE, drop_refused=False)
+        predict_cohort(str(package), labelled, labelled.parent, out, opener, part="test", zone=ZONE, drop_refused=False)
 
 
 @pytest.mark.parametrize(

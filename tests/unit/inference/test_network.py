@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
+import numpy as np
 import pytest
 import torch
 
+from ecg_ingest import RenderStyle
 from inference.architecture import (
     BACKBONES,
     MICRO,
     MICRO_ECG,
+    MICRO_RESNET,
+    MICRO_VGG,
+    MICRO_VIT,
     RESNET34,
     VGG16,
     VIT_BASE,
@@ -16,8 +23,15 @@ from inference.architecture import (
     VIT_SMALL,
     Architecture,
 )
+from inference.averaging import for_stand_ins
 from inference.backbones import chest_encoder
+from inference.batches import Batches
+from inference.examinations import Examination
+from inference.manifest import EcgPreprocessing
 from inference.network import EcgBranch, FusedNetwork, Head, MicroEcgBranch, parameters
+from inference.radiograph import RadiographPreprocessing
+from inference.recipe import Recipe
+from inference.training import grid_estimates
 
 
 def test_the_ecg_branch_has_the_papers_parameters_and_gives_128_numbers() -> None:
@@ -118,3 +132,27 @@ def test_splitting_the_first_fused_layer_changes_nothing_but_rounding() -> None:
 def test_an_unknown_backbone_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="unknown chest backbone 'resnet9000'"):
         Architecture(chest_backbone="resnet9000")
+
+
+@pytest.mark.parametrize("backbone", [MICRO_VIT, MICRO_RESNET, MICRO_VGG])
+def test_averaging_beforehand_changes_nothing_for_the_stand_ins(backbone: str) -> None:
+    rng = np.random.default_rng(6)
+    examination = Examination(
+        patient_id="P",
+        picture=rng.random((512, 512), dtype=np.float32).astype(np.float16),
+        lead_images=rng.integers(0, 256, (12, 48, 224, 3), dtype=np.uint8),
+        mpap_mmhg=30.0,
+    )
+    torch.manual_seed(2)
+    network = FusedNetwork(Architecture(chest_backbone=backbone, ecg_branch=MICRO_ECG))
+    radiograph, ecg = RadiographPreprocessing(), EcgPreprocessing(style=asdict(RenderStyle()))
+    whole, before = (
+        grid_estimates(network, [one], [0], radiograph=radiograph, ecg=ecg)
+        for one in (examination, for_stand_ins(examination))
+    )
+    assert whole == pytest.approx(before, abs=2e-3)
+    batches = [
+        Batches([one], Recipe(crop_step=4), radiograph, ecg) for one in (examination, for_stand_ins(examination))
+    ]
+    (full, *_), (small, *_) = (one.draw(np.zeros(1, dtype=np.int64), 3) for one in batches)
+    assert torch.allclose(torch.nn.functional.avg_pool2d(full, 4), small, atol=1e-3)
