@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from pydicom.data import get_testdata_file
 
 # Shared by tests on SQLite and on PostgreSQL; here, because whichever is collected first imports them.
@@ -26,6 +27,13 @@ def _missing(what: str) -> None:
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"{what}; with CI=true this is a failure")
     pytest.skip(what)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_at_the_start() -> Iterator[None]:
+    """A command run within a test sets up the log of its process; the next test has the default again."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

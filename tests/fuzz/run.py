@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.fuzz.seeds import seeds
 
-WEIGHTS = {"negotiation": 4, "commands": 3, "conversation": 3, "header": 2, "p_data": 1}
+WEIGHTS = {"negotiation": 4, "commands": 3, "conversation": 3, "header": 2, "commitment": 2, "p_data": 1}
 """How much of the time each target gets."""
 TURN_SECONDS = 60
 RSS_MB = 1024

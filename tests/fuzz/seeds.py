@@ -25,8 +25,10 @@ from pynetdicom.presentation import build_context
 
 from pacs_node.dicom.pdata import ITEM, command_pdus
 from pacs_node.dicom.wire import ABORT, HEADER, P_DATA, RELEASE_RQ
+from pacs_node.flow.commitment import Report, Request, request_data_set
 from pacs_node.flow.part10 import to_part10
-from pacs_node.flow.sop_classes import COMPUTED_RADIOGRAPHY, RECEIVED
+from pacs_node.flow.sop_classes import COMPUTED_RADIOGRAPHY, RECEIVED, STORAGE_COMMITMENT
+from storage.records import SopReference
 from tests.benchmarks.replay import VERIFICATION, association_request, command, encode
 from tests.unit.flow.headers import NOON, at, encoded, identified, radiograph, waveform
 
@@ -151,8 +153,26 @@ def _header() -> list[bytes]:
     return [*found, b"\3\0" + deflater.compress(explicit) + deflater.flush(), b"\1\0" + undefined * 3 + closed * 3]
 
 
+def _commitment() -> list[bytes]:
+    """A byte for syntax (bit 1) and kind (bit 0), then a request or a report."""
+    references = tuple(SopReference(COMPUTED_RADIOGRAPHY, f"1.2.{number}") for number in range(3))
+    asked = request_data_set(Request(transaction_uid="2.25.1", references=references))
+    told = Report(transaction_uid="2.25.1", committed=references[:2], failed={references[2]: 0x0112}).data_set()
+    found = []
+    for kind, dataset in enumerate((asked, told)):
+        for explicit in (0, 1):
+            buffer = io.BytesIO()
+            dataset.save_as(buffer, implicit_vr=not explicit, little_endian=True, enforce_file_format=False)
+            found.append(bytes((kind | explicit << 1,)) + buffer.getvalue())
+    return found
+
+
 def _conversation() -> list[bytes]:
-    ask = association_request("PULMOLINK", CONTEXTS)
+    ask = association_request("PULMOLINK", (*CONTEXTS, (STORAGE_COMMITMENT, IMPLICIT)))
+    action = _commands()[-1]
+    asked = ITEM.pack(2 + len(action), 5, 3) + action
+    message = _commitment()[0][1:]
+    asked += ITEM.pack(2 + len(message), 5, 2) + message
     content = to_part10(encoded(identified(radiograph(), "1.2.3", **at(NOON))))
     echo = command_pdus(1, command(0x30, 1, VERIFICATION), 0)
     store = command_pdus(3, command(1, 1, COMPUTED_RADIOGRAPHY, "1.2.3"), 0)
@@ -165,6 +185,7 @@ def _conversation() -> list[bytes]:
         ask + encode(content, 3, 1, 16384) + release,
         ask + encode(content, 3, 1, 64) + echo + abort,
         ask + store,
+        ask + HEADER.pack(P_DATA, len(asked)) + asked + release,
         ask + HEADER.pack(P_DATA, len(together)) + together + release,
     ]
 
@@ -174,5 +195,6 @@ _SEEDS: Final[dict[str, Callable[[], list[bytes]]]] = {
     "commands": _commands,
     "p_data": _p_data,
     "header": _header,
+    "commitment": _commitment,
     "conversation": _conversation,
 }

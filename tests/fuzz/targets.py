@@ -6,19 +6,21 @@ Used by `tests.fuzz.run`, which searches with atheris for as long as it is told,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from pynetdicom.pdu import A_ASSOCIATE_AC
 
 from ecg_ingest.channels import PARSER_FAULTS
 from pacs_node.dicom import wire
-from pacs_node.dicom.association import Association
+from pacs_node.dicom.association import Announcement, Association, Said
 from pacs_node.dicom.commands import Command, read_command, response
 from pacs_node.dicom.negotiation import Accepted, Context, Negotiator, Rejected
 from pacs_node.dicom.pdata import ITEM, command_pdus, fragments
 from pacs_node.dicom.wire import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, HEADER, P_DATA, RELEASE_RP, ProtocolError, Wire
 from pacs_node.flow.acquired import acquired
 from pacs_node.flow.classify import classify
+from pacs_node.flow.commitment import MessageRefused, read_report, read_request
 from pacs_node.flow.index import KEYWORDS, BeyondBuffer, Bounds, read_index
 from pacs_node.flow.part10 import HeaderUnreadable, inflate_beginning
 from pacs_node.flow.receive import Receipt, person
@@ -29,7 +31,7 @@ LIMITS: Final = Limits(association_bytes=65536, pdu_bytes=16384)
 BOUNDS: Final = Bounds(depth=64, elements=20_000)
 SYNTAXES: Final = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 SOURCE: Final = Source(ae_title="FUZZ", host="127.0.0.1")
-NEGOTIATOR: Final = Negotiator(SETTINGS.node, LIMITS, lambda *_: SOURCE)
+NEGOTIATOR: Final = Negotiator(SETTINGS.node, LIMITS, lambda *_: SOURCE, commitment=True)
 LENGTHS: Final = {
     wire.ASSOCIATE_RQ: LIMITS.association_bytes,
     wire.ASSOCIATE_AC: LIMITS.association_bytes,
@@ -132,6 +134,16 @@ def _read(index: Any, keyword: str) -> None:
                 _read(item, inner)
 
 
+def commitment(data: bytes) -> None:
+    """A storage commitment message behind a byte that chooses transfer syntax and kind: read, or refused."""
+    if not data:
+        return
+    try:
+        (read_request, read_report)[data[0] & 1](data[1:], SYNTAXES[data[0] >> 1 & 1], LIMITS)
+    except MessageRefused:
+        return
+
+
 def conversation(data: bytes) -> None:
     """A whole connection: whatever comes, our side speaks in PDUs and every object is finished or discarded."""
     peer = Peer(data)
@@ -141,9 +153,11 @@ def conversation(data: bytes) -> None:
         opened.append(Taken())
         return opened[-1]
 
+    desk = Desk(opened)
     line = Wire(peer, LENGTHS, lambda: False)  # type: ignore[arg-type]
     line.prepare()
-    Association(line, "127.0.0.1", LIMITS, NEGOTIATOR, lambda: True, take).serve(float("inf"))
+    negotiate = partial(NEGOTIATOR.answer, peer="127.0.0.1", claim=lambda: True)
+    Association(line, "127.0.0.1", LIMITS, negotiate, take, desk).serve(float("inf"))
     kinds = [kind for kind, _ in _pdus(bytes(peer.told))]
     if kinds and (kinds[0] not in {ASSOCIATE_AC, ASSOCIATE_RJ, ABORT} or ASSOCIATE_AC in kinds[1:]):
         raise Wrong("an answer out of order")
@@ -173,6 +187,18 @@ class Taken:
     def discard(self) -> None:
         """Nothing to do."""
         self.ended = True
+
+
+class Desk:
+    """Takes storage commitment's messages and says nothing more of them."""
+
+    def __init__(self, opened: list[Taken]) -> None:
+        self._opened = opened
+
+    def open(self, _said: Said, _announce: Callable[[Announcement], None]) -> Taken:
+        """A place for a message."""
+        self._opened.append(Taken())
+        return self._opened[-1]
 
 
 class Peer:
@@ -224,6 +250,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "commands": commands,
     "p_data": p_data,
     "header": header,
+    "commitment": commitment,
     "conversation": conversation,
 }
 """Every target by its name."""

@@ -14,7 +14,14 @@ from tests.fuzz.seeds import mutated, seeds
 from tests.fuzz.targets import TARGETS
 
 SEED = 20261122
-MUTATIONS = {"negotiation": 4_000, "commands": 10_000, "p_data": 10_000, "header": 5_000, "conversation": 3_000}
+MUTATIONS = {
+    "negotiation": 4_000,
+    "commands": 10_000,
+    "p_data": 10_000,
+    "header": 5_000,
+    "commitment": 5_000,
+    "conversation": 3_000,
+}
 
 FOUND: dict[str, tuple[bytes, ...]] = {}
 """By target: bytes that once failed."""
