@@ -34,7 +34,9 @@ MIGRATIONS: Final = Path(__file__).parent / "migrations"
 BUSY_SECONDS: Final = 30.0
 """How long a writer waits for the others before `StorageBusy`."""
 KEPT_CONNECTIONS: Final = 8
-MOST_CONNECTIONS: Final = 64
+MOST_CONNECTIONS: Final = 64  # to an SQLite file
+MOST_SERVER_CONNECTIONS: Final = 16
+"""To PostgreSQL, of one process: several processes share the server's `max_connections` (100 by default)."""
 WAL_KEPT_BYTES: Final = 64 << 20
 CHECKPOINT_PAGES: Final = 4000
 """Pages in the write-ahead log before a commit moves them to the database: while it does, every sender waits."""
@@ -63,14 +65,7 @@ def open_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(parsed)
     try:
-        return create_engine(
-            parsed,
-            poolclass=QueuePool,
-            pool_size=KEPT_CONNECTIONS,
-            max_overflow=MOST_CONNECTIONS - KEPT_CONNECTIONS,
-            pool_pre_ping=True,
-            hide_parameters=True,
-        )
+        return _open_postgresql(parsed)
     except ModuleNotFoundError:
         raise StorageUnavailable("PostgreSQL needs the driver pg8000", "pip install 'pulmolink[postgres]'") from None
 
@@ -158,11 +153,19 @@ def check_revision(url: str) -> None:
 
 
 def check_engine(engine: Engine, url: str) -> None:
-    """`check_revision` for an engine that is open already."""
+    """`check_revision` for an engine that is open already.
+
+    Raises
+    ------
+    StorageUnavailable
+        Also if the server is set to lose what it committed: then nothing may be acknowledged.
+    """
     file = sqlite_file(url)
     if file is not None and not file.exists():
         raise SchemaOutdated("", REVISION)
     with translated(), engine.execution_options(**{READING: True}).connect() as connection:
+        if connection.dialect.name == "postgresql":
+            _check_durable(connection)
         found = read_revision(connection)
     if found < REVISION:
         raise SchemaOutdated(found, REVISION)
@@ -183,7 +186,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except PoolTimeout:
-        raise StorageBusy(f"all {MOST_CONNECTIONS} connections are in use") from None
+        raise StorageBusy(f"waited {BUSY_SECONDS:.0f} s for a connection of this process") from None
     except DBAPIError as error:
         raise _translate(error) from None
     except StatementError as error:
@@ -226,6 +229,8 @@ def _translate_postgresql(origin: BaseException | None) -> StorageError:
         return StorageConflict(str(fields.get("n", code)))
     if code in {"53100", "53200"}:
         return StorageFull("write", "the database")
+    if code == "53300":
+        return StorageBusy("the server has no connection left (max_connections)")
     if code in {"40001", "40P01", "55P03"}:
         return StorageBusy(f"SQLSTATE {code}")
     return StorageUnavailable(
@@ -234,12 +239,52 @@ def _translate_postgresql(origin: BaseException | None) -> StorageError:
     )
 
 
+def _check_durable(connection: Connection) -> None:
+    for setting in ("fsync", "full_page_writes"):
+        if connection.scalar(text(f"SHOW {setting}")) == "off":
+            raise StorageUnavailable(
+                f"PostgreSQL runs with {setting} = off: a power cut loses or damages what was acknowledged",
+                f"set {setting} = on in postgresql.conf (SHOW config_file says where) and reload the server",
+            )
+
+
+def _open_postgresql(url: URL) -> Engine:
+    engine = create_engine(
+        url,
+        poolclass=QueuePool,
+        pool_size=KEPT_CONNECTIONS,
+        max_overflow=MOST_SERVER_CONNECTIONS - KEPT_CONNECTIONS,
+        pool_timeout=BUSY_SECONDS,
+        pool_pre_ping=True,
+        hide_parameters=True,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        try:
+            # Of its values only `off` returns from a commit that is not on disk. Set for the session whatever it is,
+            # so that no reload of the server's configuration changes it.
+            cursor.execute(
+                "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') "
+                "WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"
+            )
+            # What is read after a lock was waited for must be what its last holder left.
+            cursor.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            connection.commit()
+        finally:
+            cursor.close()
+
+    return engine
+
+
 def _open_sqlite(url: URL) -> Engine:
     engine = create_engine(
         url,
         poolclass=QueuePool,
         pool_size=KEPT_CONNECTIONS,
         max_overflow=MOST_CONNECTIONS - KEPT_CONNECTIONS,
+        pool_timeout=BUSY_SECONDS,
         connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
         hide_parameters=True,
     )

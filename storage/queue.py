@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 
-from sqlalchemy import bindparam, exists, insert, select, update
+from sqlalchemy import Connection, bindparam, exists, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage import rows
@@ -19,19 +19,21 @@ from storage.connections import Connections
 from storage.records import (
     ChestFeatures,
     DeliveryState,
+    Disposition,
     Match,
     MatchState,
     NewReport,
     Report,
     ReportKind,
 )
-from storage.schema import chest_features, deliveries, matches, reports
+from storage.schema import chest_features, deliveries, instances, matches, reports
 from storage.transaction import move_match
 from storage.transitions import delivery_step
 
 SENDING_ORDER = tuple(ReportKind)
 """Reports of one match become due for a destination in this order: the SR before the overlay."""
 REPLACED = "superseded: a later report stands in its place, and this one was not sent to anyone"
+NOT_ACCEPTED = "input_not_accepted: the radiograph or its ECG no longer counts; nothing is reported from it"
 
 
 class Queue(Connections):
@@ -126,18 +128,23 @@ class Queue(Connections):
     def save_prediction(self, match_id: int, owner: str, prediction_json: str, run_digest: str, now: datetime) -> bool:
         """Store an estimate and take its match from PAIRED to PREDICTED, due at once.
 
-        False: the lease was lost or the match was superseded meanwhile, and nothing was written.
+        False: the lease was lost or the match was superseded meanwhile, and nothing was written; or an input no
+        longer counts, and the match is HELD.
         """
-        return self._move_held(
-            match_id,
-            MatchState.PREDICTED,
-            owner,
-            prediction_json=prediction_json,
-            run_digest=run_digest,
-            reason="",
-            due_at=now,
-            updated_at=now,
-        )
+        with self.writing() as connection:
+            if _holds_refused_input(connection, match_id, owner, now):
+                return False
+            return move_match(
+                connection,
+                match_id,
+                MatchState.PREDICTED,
+                owner=owner,
+                prediction_json=prediction_json,
+                run_digest=run_digest,
+                reason="",
+                due_at=now,
+                updated_at=now,
+            )
 
     def predecessor_report(self, match_id: int, kind: ReportKind) -> Report | None:
         """Decide which report the new one of `match_id` replaces: the nearest earlier one that may be out.
@@ -188,7 +195,8 @@ class Queue(Connections):
         """Store the rows of a match's reports and their deliveries, and take it from PREDICTED to REPORTED.
 
         `destinations` names who is sent each kind. The objects must be put before. All is one transaction.
-        False: the lease was lost or the match was superseded meanwhile, and nothing was written.
+        False: the lease was lost or the match was superseded meanwhile, and nothing was written; or an input no
+        longer counts, and the match is HELD.
 
         Raises
         ------
@@ -196,6 +204,8 @@ class Queue(Connections):
             If a report of this kind or of this SOP Instance UID is stored already.
         """
         with self.writing() as connection:
+            if _holds_refused_input(connection, match_id, owner, now):
+                return False
             if not move_match(
                 connection, match_id, MatchState.REPORTED, owner=owner, reason="", due_at=now, updated_at=now
             ):
@@ -225,6 +235,24 @@ class Queue(Connections):
         return changed.rowcount == 1
 
 
+def _holds_refused_input(connection: Connection, match_id: int, owner: str, now: datetime) -> bool:
+    """Whether an input of a match that `owner` holds does not count, such as one that was disputed; then it is HELD.
+
+    Pairing lets no such match stand: this is for the day it does. Whoever changes an input changes its matches in the
+    same transaction, and waits for the match that is locked here.
+    """
+    row = connection.execute(_INPUTS, {"match_id": match_id}).one_or_none()
+    if row is None or row.lease_owner != owner:
+        return False
+    unaccepted = select(instances.c.instance_id).where(
+        instances.c.instance_id.in_([row.radiograph_id, row.ecg_id]),
+        instances.c.disposition != Disposition.ACCEPTED,
+    )
+    if connection.execute(unaccepted).first() is None:
+        return False
+    return move_match(connection, match_id, MatchState.HELD, owner=owner, reason=NOT_ACCEPTED, updated_at=now)
+
+
 @cache
 def _claim_states(states: tuple[MatchState, ...]) -> Claim:
     return Claim(matches, matches.c.match_id, [matches.c.state == state for state in states])
@@ -251,6 +279,11 @@ _CLAIM_CHEST = Claim(
 _CHEST = rows.SELECT_CHEST_FEATURES.where(
     chest_features.c.radiograph_id == bindparam("radiograph_id"),
     chest_features.c.model_digest == bindparam("model_digest"),
+)
+_INPUTS = (
+    select(matches.c.radiograph_id, matches.c.ecg_id, matches.c.lease_owner)
+    .where(matches.c.match_id == bindparam("match_id"))
+    .with_for_update()
 )
 _SUPERSEDED = select(matches.c.supersedes).where(matches.c.match_id == bindparam("match_id"))
 _UNSENT, _CANCELLED = delivery_step(DeliveryState.PENDING, DeliveryState.CANCELLED)

@@ -24,24 +24,13 @@ from storage.transitions import check_match
 class PatientLock:
     """Whose pairing a transaction changes: two of them never run at once for one patient.
 
-    With a `sop_instance_uid` also not for one SOP Instance UID: the same UID sent under two patients at once,
-    to two nodes, must be seen by the later one.
+    With a `sop_instance_uid` also not for one SOP Instance UID, nor for any patient it is known of: the same UID sent
+    under two patients at once, to two nodes, must be seen by the later one, and it may change the matches of both.
     """
 
     issuer: str
     patient_id: str
     sop_instance_uid: str = ""  # "": of no one instance
-
-    @property
-    def keys(self) -> tuple[int, ...]:
-        """What to lock, as numbers for PostgreSQL's advisory locks (signed, 64 bits).
-
-        In ascending order, in which everybody takes them: two transactions never wait for each other.
-        """
-        names = {("patient", self.issuer, self.patient_id)}
-        if self.sop_instance_uid:
-            names.add(("instance", self.sop_instance_uid, ""))
-        return tuple(sorted(_lock_number("\0".join(name)) for name in names))
 
 
 class Transaction:
@@ -270,11 +259,22 @@ class Transaction:
 
 
 def take_locks(connection: Connection, lock: PatientLock) -> None:
-    """Wait for every other transaction with one of the locks, and hold them until this one ends."""
+    """Wait for every other transaction with one of the locks, and hold them until this one ends.
+
+    Everybody takes at most one UID, before any patient, and patients in ascending order of their numbers: two
+    transactions never wait for each other. To be called before any row is locked.
+    """
     # SQLite needs no lock: its write transactions never run at once.
-    if connection.dialect.name == "postgresql":
-        for key in lock.keys:
-            connection.execute(_LOCK, {"key": key})
+    if connection.dialect.name != "postgresql":
+        return
+    patients = {(lock.issuer, lock.patient_id)}
+    if lock.sop_instance_uid:
+        connection.execute(_LOCK, {"key": _lock_number("instance", lock.sop_instance_uid, "")})
+        # Whose the UID is known to be, which nobody changes from here on.
+        known = connection.execute(_PATIENTS_OF_UID, {"sop_instance_uid": lock.sop_instance_uid})
+        patients |= {(row.issuer, row.patient_id) for row in known}
+    for key in sorted(_lock_number("patient", *patient) for patient in patients):
+        connection.execute(_LOCK, {"key": key})
 
 
 def move_match(connection: Connection, match_id: int, new: MatchState, *, owner: str | None, **values: object) -> bool:
@@ -304,12 +304,18 @@ def move_match(connection: Connection, match_id: int, new: MatchState, *, owner:
     return True
 
 
-def _lock_number(name: str) -> int:
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+def _lock_number(*name: str) -> int:
+    """A number for PostgreSQL's advisory locks (signed, 64 bits)."""
+    digest = hashlib.sha256("\0".join(name).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
+_PATIENTS_OF_UID = (
+    select(instances.c.issuer, instances.c.patient_id)
+    .where(instances.c.sop_instance_uid == bindparam("sop_instance_uid"))
+    .distinct()
+)
 _BY_UID = rows.SELECT_INSTANCES.where(instances.c.sop_instance_uid == bindparam("sop_instance_uid")).order_by(
     instances.c.instance_id
 )

@@ -97,11 +97,16 @@ class Upkeep(Connections):
         with self.writing() as connection:
             # Whoever pairs this patient waits, or is seen.
             patient = connection.execute(
-                select(instances.c.issuer, instances.c.patient_id).where(instances.c.instance_id == instance_id)
+                select(instances.c.issuer, instances.c.patient_id, instances.c.sop_instance_uid).where(
+                    instances.c.instance_id == instance_id
+                )
             ).one_or_none()
             if patient is None:
                 raise RowMissing("instance", instance_id)
-            take_locks(connection, PatientLock(issuer=patient.issuer, patient_id=patient.patient_id))
+            lock = PatientLock(
+                issuer=patient.issuer, patient_id=patient.patient_id, sop_instance_uid=patient.sop_instance_uid
+            )
+            take_locks(connection, lock)
             marked = connection.scalar(
                 update(instances)
                 .where(

@@ -211,7 +211,8 @@ def estimate_again(tx: Transaction, match: Match, owner: str, now: datetime) -> 
 def drive_again(tx: Transaction, match: Match, rules: PairingRules, now: datetime) -> None:
     """A person asks for another try of a HELD or FAILED match: refused inputs count again, the best ECG is chosen.
 
-    An identity contradiction stays held, because nothing but corrected objects can settle it. A refused input whose
+    An identity contradiction stays held, because nothing but corrected objects can settle it; so does what is
+    disputed, which `accept` settles. A refused input whose
     corrected copy was accepted meanwhile stays refused.
     """
     if not _accept_again(tx, match.radiograph_id):
@@ -235,7 +236,7 @@ def _is_refused(tx: Transaction, instance_id: int) -> bool:
 def _accept_again(tx: Transaction, instance_id: int) -> bool:
     """Let a refused instance count again, unless another object of its UID does; whether it counts now."""
     if not _is_refused(tx, instance_id):
-        return True
+        return tx.instance(instance_id).instance.disposition is Disposition.ACCEPTED
     copies = tx.instances_with_uid(tx.instance(instance_id).instance.sop_instance_uid)
     if any(copy.instance.disposition is Disposition.ACCEPTED for copy in copies):
         return False

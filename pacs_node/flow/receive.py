@@ -20,7 +20,7 @@ from pacs_node.flow.pair import DISPUTED, DISPUTED_CODE, PairingRules, dispute, 
 from pacs_node.flow.part10 import DataSetBytes, HeaderUnreadable
 from pacs_node.flow.reception import Origin, Reception
 from pacs_node.settings import Settings
-from storage.errors import StorageFull
+from storage.errors import StorageBusy, StorageFull
 from storage.objects import ObjectStore
 from storage.records import Disposition, Instance, Kind, Patient, StoredInstance
 from storage.store import Store
@@ -87,7 +87,7 @@ class Receiver:
         Raises
         ------
         StorageError
-            Neither full nor well: the folder or the database cannot be used.
+            Neither full, nor busy, nor well: the folder or the database cannot be used.
         """
         if isinstance(incoming, Reception):
             return self._receive(incoming)
@@ -120,6 +120,8 @@ class Receiver:
             )
         except StorageFull:
             return self._refused(reception, "disk full")
+        except StorageBusy as error:
+            return self._refused(reception, str(error))
         log.info(
             "received",
             kind=receipt.kind.value if receipt.kind else "",

@@ -14,21 +14,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import Dataset
 from sqlalchemy import text
 
-from storage.database import check_revision, open_engine, translated, upgrade
+from pacs_node.flow.pair import DISPUTED, PairingRules, dispute, lock_of
+from pacs_node.flow.receive import OUT_OF_RESOURCES, SUCCESS, Incoming, Receipt, Receiver
+from pacs_node.settings import Settings
+from storage.database import MOST_SERVER_CONNECTIONS, check_revision, open_engine, translated, upgrade
 from storage.errors import BackupRefused, SchemaOutdated, StorageConflict, StorageUnavailable
 from storage.identity import bind
 from storage.objects import ObjectStore
-from storage.records import Kind, MatchState
+from storage.records import Disposition, Kind, MatchState
 from storage.safekeeping import ProblemKind, backup, verify
 from storage.schema import REVISION, metadata
 from storage.store import Store
 from storage.transaction import PatientLock
+from tests.unit.flow.headers import NOON, at, encoded, identified, radiograph, waveform
 from tests.unit.storage.commitment_behaviour import CommitmentBehaviour, RequestBehaviour
 from tests.unit.storage.pairing_behaviour import PairingBehaviour
 from tests.unit.storage.queue_behaviour import DeliveryBehaviour, QueueBehaviour
@@ -192,6 +198,100 @@ def test_two_transactions_of_one_instance_never_overlap_whoever_its_patient_is(s
     assert overlapped == []
 
 
+def test_a_disputed_film_is_never_paired_by_an_ecg_that_arrives_meanwhile(store: Store, objects: ObjectStore) -> None:
+    """The film's UID comes for somebody else at one node while its patient's ECG comes to another."""
+    receiver = Receiver(store, objects, Settings(), lambda: NOW)
+    assert _send(receiver, radiograph(), "1.2.3", "PA").disposition is Disposition.ACCEPTED
+    (film,) = store.instances()
+    stranger = replace(film.instance.patient, patient_id="PB", name="Other^One")
+    with ThreadPoolExecutor(1) as threads:
+        with store.transaction(lock=lock_of(stranger, "1.2.3")) as tx:
+            (known,) = tx.instances_with_uid("1.2.3")
+            assert dispute(tx, known, stranger, PairingRules.of(Settings()), NOW)
+            arriving = threads.submit(lambda: _send(receiver, waveform(), "1.2.9", "PA"))
+            time.sleep(0.3)
+            assert not arriving.done()
+        assert arriving.result(timeout=30).disposition is Disposition.ACCEPTED
+    (match,) = store.matches()
+    assert (match.state, match.reason, match.ecg_id) == (MatchState.HELD, DISPUTED, None)
+
+
+def test_one_uid_sent_for_several_patients_at_once_ends_without_a_deadlock(store: Store, objects: ObjectStore) -> None:
+    """Each of them locks the other patients too."""
+    receiver = Receiver(store, objects, Settings(), lambda: NOW)
+    sent = [(uid, patient) for _ in range(4) for uid in ("1.1", "1.2") for patient in ("PA", "PB", "PC")]
+
+    def send(number: int) -> int:
+        uid, patient = sent[number]
+        return _send(receiver, radiograph(InstitutionName=f"copy {number}"), uid, patient).status
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(send, range(len(sent)))) == {SUCCESS}
+    assert store.instances(dispositions={Disposition.ACCEPTED}) == ()
+
+
+@pytest.mark.parametrize(("asked", "used"), [("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")])
+def test_a_commit_is_on_disk_whatever_the_role_asks_for(url: str, asked: str, used: str) -> None:
+    with Store.open(url) as store, store.writing() as connection:
+        connection.execute(text(f"ALTER ROLE pulmolink SET synchronous_commit = {asked}"))
+    try:
+        with Store.open(url) as store, store.writing() as connection:
+            assert connection.scalar(text("SHOW synchronous_commit")) == used
+    finally:
+        with Store.open(url) as store, store.writing() as connection:
+            connection.execute(text("ALTER ROLE pulmolink RESET synchronous_commit"))
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
+def test_a_server_that_may_lose_what_it_committed_is_refused(url: str, setting: str) -> None:
+    _configure(url, f"ALTER SYSTEM SET {setting} = off", setting, "off")
+    try:
+        with pytest.raises(StorageUnavailable, match=f"{setting} = off") as caught:
+            Store.open(url)
+        assert f"set {setting} = on" in caught.value.hint
+    finally:
+        _configure(url, f"ALTER SYSTEM RESET {setting}", setting, "on")
+    check_revision(url)
+
+
+def test_a_process_takes_no_more_connections_than_its_share_and_the_rest_wait(store: Store) -> None:
+    waiting_for = MOST_SERVER_CONNECTIONS + 8
+    inside, go_on = threading.Semaphore(0), threading.Event()
+
+    def hold() -> None:
+        with store.writing() as connection:
+            connection.execute(text("SELECT 1"))
+            inside.release()
+            go_on.wait(25)
+
+    with ThreadPoolExecutor(waiting_for) as threads:
+        holding = [threads.submit(hold) for _ in range(waiting_for)]
+        assert all(inside.acquire(timeout=20) for _ in range(MOST_SERVER_CONNECTIONS))
+        assert not inside.acquire(timeout=0.3)
+        go_on.set()
+        for held in holding:
+            held.result(timeout=30)
+
+
+def test_a_server_without_a_free_connection_is_out_of_resources_for_a_moment(url: str, objects: ObjectStore) -> None:
+    """The sender is told to come again, not that its object failed."""
+    with Store.open(url) as store, store.writing() as connection:
+        connection.execute(text("CREATE ROLE narrow LOGIN CONNECTION LIMIT 1"))
+        connection.execute(text("GRANT ALL ON ALL TABLES IN SCHEMA public TO narrow"))
+        connection.execute(text("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO narrow"))
+    narrow = url.replace("pulmolink@", "narrow@")
+    try:
+        with Store.open(narrow) as store:
+            receiver = Receiver(store, objects, Settings(), lambda: NOW)
+            with store.writing():
+                assert _send(receiver, radiograph(), "1.2.3", "PA").status == OUT_OF_RESOURCES
+            assert _send(receiver, radiograph(), "1.2.3", "PA").status == SUCCESS
+    finally:
+        with Store.open(url) as store, store.writing() as connection:
+            connection.execute(text("DROP OWNED BY narrow"))
+            connection.execute(text("DROP ROLE narrow"))
+
+
 def test_retention_waits_for_whoever_pairs_the_patient(store: Store) -> None:
     """Otherwise a match is made with an ECG whose bytes are given up at the same moment."""
     ecg = instance("1.1", Kind.ECG)
@@ -276,6 +376,24 @@ def test_a_server_that_is_away_is_said_to_be() -> None:
         Store.open("postgresql://user:secret@/nowhere?unix_sock=/nonexistent/socket")
     assert "secret" not in str(caught.value)
     assert caught.value.hint
+
+
+def _send(receiver: Receiver, dataset: Dataset, uid: str, patient_id: str) -> Receipt:
+    known = identified(dataset, uid, PatientID=patient_id, **at(NOON))
+    return receiver.receive(Incoming(parts=encoded(known), calling_ae="MODALITY"))
+
+
+def _configure(url: str, statement: str, setting: str, wanted: str) -> None:
+    """Change the running server's configuration, and wait until it holds."""
+    engine = open_engine(url).execution_options(isolation_level="AUTOCOMMIT")
+    deadline = time.monotonic() + 30
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+        connection.execute(text("SELECT pg_reload_conf()"))
+        while connection.scalar(text(f"SHOW {setting}")) != wanted:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    engine.dispose()
 
 
 def _new_database(server: Callable[[str], str], name: str, *, with_schema: bool) -> str:

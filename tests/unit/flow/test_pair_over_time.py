@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from pacs_node.flow.pair import drive_again, lock_of, refuse_ecg, refuse_radiograph, run_again
+from pacs_node.flow.pair import DISPUTED, drive_again, lock_of, refuse_ecg, refuse_radiograph, run_again
 from pacs_node.flow.upkeep import Upkeep
 from storage.records import Disposition, Match, MatchState, NewReport, ReportKind
 from tests.unit.flow.conftest import Node
@@ -227,6 +227,16 @@ class TestARefusedEcg:
         (ecg_id,) = {match.ecg_id for match in node.store.matches()}
         assert ecg_id is not None
         assert node.store.instance(ecg_id).instance.disposition is Disposition.ACCEPTED
+
+
+class TestADisputedRadiograph:
+    def test_no_second_try_pairs_it_before_a_person_accepts_one_copy(self, node: Node) -> None:
+        send_film(node, "1.1")
+        send_ecg(node, "1.2")
+        send_film(node, "1.1", PatientID="somebody else")
+        held = the_match(node)
+        assert (held.state, held.reason) == (MatchState.HELD, DISPUTED)
+        assert try_again(node, held) == held
 
 
 class TestARefusedRadiograph:

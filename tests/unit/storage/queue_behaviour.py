@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import update
 
 from storage.errors import RowMissing, StorageConflict
-from storage.records import Delivery, DeliveryState, MatchState, ReportKind
+from storage.queue import NOT_ACCEPTED
+from storage.records import Delivery, DeliveryState, Disposition, MatchState, ReportKind
 from storage.schema import deliveries
 from storage.store import Store
 from tests.unit.storage.storage_examples import (
@@ -60,6 +61,30 @@ class QueueBehaviour:
         again = store.claim_match(PAIRED, "other", 60, NOW + seconds(60))
         assert again is not None
         assert again.attempts == 2
+
+    @pytest.mark.parametrize("input_", ["radiograph_id", "ecg_id"])
+    @pytest.mark.parametrize("disposition", [Disposition.HELD, Disposition.REFUSED])
+    def test_no_estimate_is_kept_of_an_input_that_no_longer_counts(
+        self, store: Store, input_: str, disposition: Disposition
+    ) -> None:
+        match_id = add_match(store)
+        store.claim_match(PAIRED, "w", 60, NOW)
+        with store.transaction() as tx:
+            tx.set_disposition(getattr(tx.match(match_id), input_), disposition, "identity_disputed")
+        assert not store.save_prediction(match_id, "w", "{}", "r", NOW)
+        assert (store.match(match_id).state, store.match(match_id).reason) == (MatchState.HELD, NOT_ACCEPTED)
+        assert store.match(match_id).prediction_json == ""
+
+    @pytest.mark.parametrize("input_", ["radiograph_id", "ecg_id"])
+    def test_no_report_is_kept_of_an_input_that_no_longer_counts(self, store: Store, input_: str) -> None:
+        match_id = add_match(store)
+        predict(store, match_id)
+        store.claim_match([MatchState.PREDICTED], "w", 60, NOW)
+        with store.transaction() as tx:
+            tx.set_disposition(getattr(tx.match(match_id), input_), Disposition.HELD, "identity_disputed")
+        assert not store.save_reports(match_id, "w", [new_report(match_id)], BOTH, NOW)
+        assert (store.match(match_id).state, store.match(match_id).reason) == (MatchState.HELD, NOT_ACCEPTED)
+        assert store.reports(match_id) == store.deliveries() == ()
 
     def test_a_result_of_someone_who_lost_the_lease_is_dropped(self, store: Store) -> None:
         match_id = add_match(store)
