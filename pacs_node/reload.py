@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from pacs_node.settings import Settings, SettingsError, load
+from pacs_node.settings import Settings, SettingsError, contradictions, load
 
 log = structlog.get_logger()
 
@@ -57,6 +57,10 @@ def reread(config: Path | None, running: Settings, check: Callable[[Settings], N
     try:
         new = load(config)
         settings = keep(running, new)
+        if problems := contradictions(settings):
+            waiting = [key for key in changed_keys(running, new) if key in NEEDS_RESTART]
+            kept = f" ({', '.join(waiting)} as before: a restart would take the new value)" if waiting else ""
+            raise SettingsError([problem + kept for problem in problems])
         check(settings)
     except SettingsError as error:
         for problem in error.problems:
