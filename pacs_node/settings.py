@@ -149,7 +149,7 @@ class Source(_Section):
     commitment_tls: bool = Field(
         False,
         description="true: those reports go over TLS; its certificate must come from tls.client_ca, else the system's, "
-        "and name commitment_host where that is set",
+        "and name commitment_host where that is set; one of the two is required",
     )
 
 
