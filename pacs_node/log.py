@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -77,12 +78,15 @@ class _StandardError:
     """Standard error as it is when an event is written: whoever redirects it, redirects the log."""
 
     def write(self, text: str) -> int:
-        """Write to it."""
-        return sys.stderr.write(text)
+        """Write to it. A full disk or a closed pipe costs the line, and never the work that is told of."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
 
     def flush(self) -> None:
         """Flush it."""
-        sys.stderr.flush()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def drop_identity(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

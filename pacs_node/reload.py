@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from pacs_node.settings import Settings, load
+from pacs_node.settings import Settings, contradictions, load
 from pacs_node.settings_tree import SettingsError
 
 log = structlog.get_logger()
@@ -59,6 +59,10 @@ def reread(config: Path | None, running: Settings, check: Callable[[Settings], N
     try:
         new = load(config)
         settings = keep(running, new)
+        if problems := contradictions(settings):
+            waiting = [key for key in changed_keys(running, new) if key in NEEDS_RESTART]
+            kept = f" ({', '.join(waiting)} as before: a restart would take the new value)" if waiting else ""
+            raise SettingsError([problem + kept for problem in problems])
         check(settings)
     except SettingsError as error:
         for problem in error.problems:

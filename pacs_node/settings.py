@@ -155,7 +155,7 @@ class Source(_Section):
     commitment_tls: bool = Field(
         False,
         description="true: those reports go over TLS; its certificate must come from tls.client_ca, else the system's, "
-        "and name commitment_host where that is set",
+        "and name commitment_host where that is set; one of the two is required",
     )
 
 
@@ -312,15 +312,15 @@ class Limits(_Section):
     free_disk_bytes: Annotated[int, Field(ge=0)] = Field(
         64 * 2**20,
         description="less than this free under storage.objects: status 0xA700, and associations that would store are "
-        "rejected",
+        "rejected; commitment requests get 0x0213",
     )
     free_inodes: Annotated[int, Field(ge=0)] = Field(
         1024, description="fewer inodes than this free under storage.objects: the same"
     )
     objects_per_second: Annotated[float, Field(ge=0, le=1e6)] = Field(
         5000,
-        description="objects from one source, each receiver; faster ones wait for their turn, where that takes more "
-        "than 10 s get status 0xA700; 0: no bound",
+        description="objects and commitment requests from one source, each receiver; faster ones wait for their turn, "
+        "where that takes more than 10 s get status 0xA700 or 0x0213; 0: no bound",
     )
     header_bytes: Annotated[int, Field(ge=65536)] = Field(
         64 * 2**20, description="how far into a data set its header is read; beyond: status 0xC000, held"
@@ -333,6 +333,9 @@ class Limits(_Section):
     )
     commitment_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
         4 * 2**20, description="largest storage commitment message; beyond: status 0x0213"
+    )
+    commitment_pending: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        1000, description="unanswered storage commitment requests of one source; beyond: status 0x0213"
     )
     commitment_references: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         10_000, description="objects in one storage commitment message; beyond: status 0x0213"
@@ -393,13 +396,13 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Set
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         raise SettingsError([sentence(problem, path, origins) for problem in error.errors()]) from None
-    problems = _contradictions(settings)
+    problems = contradictions(settings)
     if problems:
         raise SettingsError(problems)
     return settings
 
 
-def _contradictions(settings: Settings) -> list[str]:
+def contradictions(settings: Settings) -> list[str]:
     """What is wrong with keys together, each by itself being allowed."""
     problems = []
     names = [destination.name for destination in settings.destinations]
@@ -419,4 +422,9 @@ def _contradictions(settings: Settings) -> list[str]:
     for number, source in enumerate(settings.sources):
         if source.certificate and not (tls.port and tls.client_ca):
             problems.append(f"sources.{number}.certificate: needs tls.port and tls.client_ca")
+        if source.commitment_tls and not (tls.client_ca or source.commitment_host):
+            problems.append(
+                f"sources.{number}.commitment_tls: needs tls.client_ca or commitment_host; "
+                "else whoever has a certificate of any public authority would pass for it"
+            )
     return problems

@@ -166,6 +166,14 @@ class CommitmentRequests(Connections):
         with self.reading() as connection:
             return {state: count for state, count in connection.execute(counted)}
 
+    def pending_requests(self, calling_ae: str) -> int:
+        """How many requests of one peer wait for their answer."""
+        waiting = select(func.count()).where(
+            commitment_requests.c.state == RequestState.PENDING, commitment_requests.c.calling_ae == calling_ae
+        )
+        with self.reading() as connection:
+            return int(connection.execute(waiting).scalar_one())
+
     def unanswered_requests(self, limit: int) -> tuple[CommitmentRequest, ...]:
         """The requests that were given up or still wait, the newest first."""
         found = _REQUESTS.where(commitment_requests.c.state != RequestState.ANSWERED)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,10 @@ def _missing(what: str) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _log_as_at_the_start() -> Iterator[None]:
-    """A command run within a test sets up the log of its process; the next test has the default again."""
-    yield
+def _log_as_at_the_start() -> None:
+    """A command run within a test sets up the log of its process; the next test begins anew, on standard error."""
     structlog.reset_defaults()
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 @pytest.fixture(scope="session")

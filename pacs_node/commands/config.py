@@ -28,7 +28,7 @@ def check(ctx: click.Context) -> None:
     from pacs_node.dicom import tls
 
     settings = settings_of(ctx)
-    tls.check(settings.tls, settings.destinations)
+    tls.check(settings.tls, settings.destinations, settings.sources)
     if settings.tls.certificate:
         click.echo(tls.standing(settings.tls, utc_now()).sentence)
     click.echo("no mistakes found")

@@ -68,6 +68,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
     if database.ok and objects.ok:
         yield _run("database and objects", lambda: _together(settings))
     yield _run("model", lambda: _model(settings))
+    yield _run("opening files", _confinement)
     if settings.tls.certificate:
         yield _certificate(settings)
     yield _run("DICOM port", lambda: _dicom_port(settings))
@@ -157,6 +158,18 @@ def _model(settings: Settings) -> str:
         f"{identity.name} {identity.version} ({identity.kind}), digest {identity.digest[:12]}, "
         "every file's digest holds, golden cases reproduced"
     )
+
+
+def _confinement() -> str:
+    """How far a process that opens a file can be confined here."""
+    from pacs_node.opening.confinement import make_fence
+    from pacs_node.opening.opener import NO_LANDLOCK
+
+    fence = make_fence()
+    if not fence.version:
+        return f"WARNING: {NO_LANDLOCK}"
+    os.close(fence.descriptor)
+    return f"in processes confined by Landlock, version {fence.version}"
 
 
 def _certificate(settings: Settings) -> Check:

@@ -68,7 +68,7 @@ def _check(settings: Settings) -> None:
     from pacs_node.dicom import tls
 
     read_identity(locate(settings.model.where))
-    tls.check(settings.tls, settings.destinations)
+    tls.check(settings.tls, settings.destinations, settings.sources)
     if settings.tls.certificate:
         own = tls.standing(settings.tls, utc_now())
         if own.warning:
@@ -81,7 +81,7 @@ def _check(settings: Settings) -> None:
 def receive(ctx: click.Context, supervised: bool) -> None:
     """Run the DICOM receiver: C-ECHO, C-STORE and storage commitment."""
     from pacs_node.dicom.audit import Audit
-    from pacs_node.dicom.server import StorageServer
+    from pacs_node.dicom.server import NotAccepting, StorageServer
     from pacs_node.dicom.tls import TlsFault
     from pacs_node.flow.commitment_desk import CommitmentDesk
     from pacs_node.flow.receive import Receiver
@@ -128,7 +128,12 @@ def receive(ctx: click.Context, supervised: bool) -> None:
                 new = reload.reread(ctx.find_root().obj, settings, lambda _settings: None)
                 if new is not None:
                     take_over(new)
+            if not server.accepting:
+                break
+        failed = not stop.is_set()
         server.stop(settings.limits.drain_seconds)
+        if failed:
+            raise NotAccepting("connections were taken no more; see the log")
 
 
 @click.command(epilog="Example: pulmolink --config /etc/pulmolink.toml work")

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -20,6 +21,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom.dsutils import encode
 
 from pacs_node.dicom import wire
+from pacs_node.dicom.audit import clean
 from pacs_node.dicom.commands import (
     C_CANCEL_RQ,
     C_ECHO_RQ,
@@ -37,13 +39,13 @@ from pacs_node.dicom.commands import (
     read_command,
     response,
 )
-from pacs_node.dicom.negotiation import Accepted, Context, Rejected
+from pacs_node.dicom.negotiation import Accepted, Context, Rejected, Undecodable
 from pacs_node.dicom.pdata import IS_COMMAND, IS_LAST, command_pdus, data_pdus, fragments
 from pacs_node.dicom.primitives import VERIFICATION
 from pacs_node.dicom.wire import PeerGone, ProtocolError, Stopping, TooSlow, Wire
 from pacs_node.flow.receive import CANNOT_UNDERSTAND, PROCESSING_FAILURE, Receipt
 from pacs_node.flow.sop_classes import STORAGE_COMMITMENT
-from pacs_node.settings import Limits
+from pacs_node.settings import Limits, Source
 from storage.errors import StorageError
 
 log = structlog.get_logger()
@@ -105,6 +107,7 @@ class Said:
     transfer_syntax_uid: str  # of its data set
     calling_ae: str
     peer: str  # address
+    source: Source
 
 
 class Desk(Protocol):
@@ -173,7 +176,8 @@ class Association:
         except TooSlow as slow:
             self._abort(0, "too_slow", slow.limit)
         except ProtocolError as wrong:
-            self._abort(wrong.reason, "protocol_error", wrong.why)
+            calling = wrong.calling_ae if isinstance(wrong, Undecodable) else ""
+            self._abort(wrong.reason, "protocol_error", wrong.why, calling)
         except Stopping:
             self._abort(0, "stopping", "the server stops")
         finally:
@@ -197,10 +201,10 @@ class Association:
     def _converse(self, agreed: Accepted) -> None:
         limits = self._limits
         while True:
-            deadline = time.monotonic() + limits.network_timeout_seconds
+            self._wire.stop_between_messages()
+            idle = ("limits.network_timeout_seconds", time.monotonic() + limits.network_timeout_seconds)
             if self._wire.patient:
-                deadline = min(deadline, self._message_deadline)
-            idle = ("limits.network_timeout_seconds", deadline)
+                idle = min(idle, ("limits.message_seconds", self._message_deadline), key=lambda wait: wait[1])
             if self._owed and self._announced is None and not self._wire.patient:
                 idle = min(idle, (THE_MOMENT, self._owed[0][1].due), key=lambda wait: wait[1])
             try:
@@ -265,9 +269,9 @@ class Association:
                 transfer_syntax_uid=context.transfer_syntax_uid,
                 calling_ae=agreed.calling_ae,
                 peer=self._peer,
+                source=agreed.source,
             )
-            context_id = self._context_id
-            self._reception = self._desk.open(said, lambda report: self._owed.append((context_id, report)))
+            self._reception = self._desk.open(said, partial(self._owe, self._context_id))
 
     def _take_data(self, agreed: Accepted, fragment: memoryview, *, last: bool) -> None:
         command = self._command
@@ -327,6 +331,13 @@ class Association:
             return Receipt(status=status, comment="no storage SOP Class and Instance UID")
         return Receipt(status=UNRECOGNIZED_OPERATION, comment="only C-ECHO, C-STORE and commitment are served")
 
+    def _owe(self, context_id: int, report: Announcement) -> None:
+        """Keep a report for when nothing is under way; of too many the last ones go by another association."""
+        if len(self._owed) < self._limits.commitment_pending:
+            self._owed.append((context_id, report))
+        else:
+            report.missed()
+
     def _report(self, agreed: Accepted) -> None:
         """Send the report that has been owed longest."""
         context_id, report = self._owed.popleft()
@@ -351,6 +362,7 @@ class Association:
         report.answered(command.status)
         if command.has_data_set:
             self._command = command
+            self._surplus = 0
         else:
             self._wire.patient = False
 
@@ -369,20 +381,20 @@ class Association:
             encoded = response(command, receipt.status, receipt.comment)
             self._wire.send(command_pdus(self._context_id, encoded, agreed.peer_pdu_bytes))
 
-    def _abort(self, reason: int, event: str, why: str) -> None:
+    def _abort(self, reason: int, event: str, why: str, calling: str = "") -> None:
         try:
             self._wire.send(wire.HEADER.pack(wire.ABORT, 4) + bytes((0, 0, BY_PROVIDER, reason)))
             self._wire.linger()
         except PeerGone:
             pass
-        self._ended(event, why)
+        self._ended(event, why, calling)
 
-    def _ended(self, event: str, why: str) -> None:
+    def _ended(self, event: str, why: str, calling: str = "") -> None:
         if self._agreed is None and event == "peer_gone":
             log.debug("connection_closed", peer=self._peer)  # a port probe, every few seconds for years
             return
         self.cut = event
-        calling = self._agreed.calling_ae if self._agreed else ""
+        calling = self._agreed.calling_ae if self._agreed else clean(calling)
         log.warning("association_cut", cause=event, reason=why, calling_ae=calling, peer=self._peer)
 
 

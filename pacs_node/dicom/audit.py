@@ -130,6 +130,20 @@ class Audit:
             certificate=certificate,
         )
 
+    def undecodable(self, why: str, *, peer: str, calling_ae: str, called_ae: str, certificate: str) -> None:
+        """An association request could not be read to its end. Counted as `cut`, which its abort is."""
+        log.warning(
+            "audit",
+            **_NODE_AUTHENTICATION,
+            outcome=_MINOR_FAILURE,
+            action="association_aborted",
+            reason=why,
+            peer=peer,
+            calling_ae=clean(calling_ae),
+            called_ae=clean(called_ae),
+            certificate=certificate,
+        )
+
     def refused(self, reason: Reason, why: str, *, peer: str) -> None:
         """A connection was closed before its association request."""
         self._count(Outcome.REFUSED, reason)

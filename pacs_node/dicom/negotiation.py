@@ -65,8 +65,16 @@ UserItem = MaximumLengthNotification | ImplementationClassUIDNotification | Impl
 
 _FIXED = 68
 """Bytes of an A-ASSOCIATE-RQ before its variable items (PS3.8 table 9-11)."""
+_TITLES = slice(4, 36)
+"""Called and calling AE title in it."""
 _ITEM = struct.Struct(">BxH")
 _APPLICATION, _CONTEXT, _USER_INFORMATION = 0x10, 0x20, 0x50
+_TRANSFER_SYNTAX, _VERSION_NAME = 0x40, 0x55
+_CONTEXT_ITEMS = 8
+"""Bytes of a presentation context item before its abstract and transfer syntaxes (PS3.8 table 9-13)."""
+_NO_TRANSFER_SYNTAX = b"2.25.0"
+"""Stands in a context that offers none: nobody supports it, so that this context is refused and the others are not."""
+_VERSION_NAME_BYTES = 16
 _KNOWN_USER_ITEMS = frozenset({0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58})
 
 
@@ -99,6 +107,15 @@ class Rejected:
     reason: Reason
     why: str
     answer: bytes  # the A-ASSOCIATE-RJ PDU
+
+
+class Undecodable(ProtocolError):
+    """An association request of which no more than the AE titles can be read."""
+
+    def __init__(self, why: str, calling_ae: str, called_ae: str) -> None:
+        super().__init__(INVALID_PARAMETER, why)
+        self.calling_ae = calling_ae
+        self.called_ae = called_ae
 
 
 class Negotiator:
@@ -189,9 +206,9 @@ class Negotiator:
         if not claim():
             return rejected((2, 3, 2), Reason.ASSOCIATIONS, "limits.associations")
         try:
-            accepted = self._accept(body[:_FIXED] + items, calling, called, source)
+            accepted = self._accept(body[:_FIXED], items, calling, called, source)
         except UNDECODABLE as error:
-            raise ProtocolError(INVALID_PARAMETER, f"association request ({type(error).__name__})") from None
+            raise Undecodable(f"association request ({type(error).__name__})", calling, called) from None
         if any(context.sop_class_uid in RECEIVED for context in accepted.contexts.values()):
             short = self._shortage()
             if short:
@@ -203,7 +220,10 @@ class Negotiator:
         classes = {VERIFICATION, STORAGE_COMMITMENT}.union(*(CLASSES_OF[kind] for kind in source.accepts))
         return [context for sop_class, context in self._supported.items() if sop_class in classes]
 
-    def _accept(self, body: bytes, calling: str, called: str, source: Source) -> Accepted:
+    def _accept(self, fixed: bytes, items: bytes, calling: str, called: str, source: Source) -> Accepted:
+        # Padded with spaces as the standard has it; many pad with NUL, which pynetdicom takes for a part of the title.
+        titles = called.encode("ascii").ljust(16) + calling.encode("ascii").ljust(16)
+        body = fixed[: _TITLES.start] + titles + fixed[_TITLES.stop :] + items
         request = A_ASSOCIATE_RQ()
         request.decode(HEADER.pack(ASSOCIATE_RQ, len(body)) + body)
         asked = request.to_primitive()
@@ -226,13 +246,16 @@ class Negotiator:
         reply.user_information = [*self._ours(), *granted]
         pdu = A_ASSOCIATE_AC()
         pdu.from_primitive(reply)
+        answer = bytearray(pdu.encode())
+        # PS3.8 table 9-17: the value received in the same field.
+        answer[HEADER.size + _TITLES.start : HEADER.size + _TITLES.stop] = fixed[_TITLES]
         return Accepted(
             calling_ae=calling,
             called_ae=called,
             source=source,
             contexts={result.context_id or 0: _context(result) for result in results if result.result == 0},
             peer_pdu_bytes=asked.maximum_length_received or 0,
-            answer=pdu.encode(),
+            answer=bytes(answer),
         )
 
     def _ours(self) -> list[UserItem]:
@@ -265,14 +288,32 @@ def _survey(body: bytes) -> tuple[bytes, bytes, int, int]:
             application_context = item[_ITEM.size :]
         elif kind == _CONTEXT:
             contexts += 1
+            offered = (part for sub, part in _items(item, _CONTEXT_ITEMS, len(item)) if sub == _TRANSFER_SYNTAX)
+            if not any(len(part) > _ITEM.size for part in offered):
+                none = _ITEM.pack(_TRANSFER_SYNTAX, len(_NO_TRANSFER_SYNTAX)) + _NO_TRANSFER_SYNTAX
+                inner = item[_ITEM.size :] + none
+                item = _ITEM.pack(_CONTEXT, len(inner)) + inner  # noqa: PLW2901
         elif kind == _USER_INFORMATION:
             user_bytes += len(item)
-            known = b"".join(part for sub, part in _items(item, _ITEM.size, len(item)) if sub in _KNOWN_USER_ITEMS)
+            parts = (
+                _version_name(part) if sub == _VERSION_NAME else part
+                for sub, part in _items(item, _ITEM.size, len(item))
+                if sub in _KNOWN_USER_ITEMS
+            )
+            known = b"".join(parts)
             item = _ITEM.pack(_USER_INFORMATION, len(known)) + known  # noqa: PLW2901
         else:
             continue
         kept += item
     return bytes(kept), application_context, contexts, user_bytes
+
+
+def _version_name(item: bytes) -> bytes:
+    """An implementation version name item as the standard has it, or nothing: nobody's wrong one is worth an abort."""
+    name = item[_ITEM.size :].strip(b" \0")[:_VERSION_NAME_BYTES].rstrip()
+    if not name or not all(0x20 <= sign < 0x7F for sign in name):
+        return b""
+    return _ITEM.pack(_VERSION_NAME, len(name)) + name
 
 
 def _items(body: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:

@@ -18,18 +18,19 @@ from functools import partial
 import structlog
 
 from pacs_node.dicom import tls, wire
-from pacs_node.dicom.association import Association, Desk, Reception
+from pacs_node.dicom.association import Announcement, Association, Desk, Reception, Said
 from pacs_node.dicom.audit import Audit, Reason
-from pacs_node.dicom.commands import Command
-from pacs_node.dicom.negotiation import Accepted, Context, Negotiator, Rejected
+from pacs_node.dicom.commands import N_ACTION_RQ, Command
+from pacs_node.dicom.negotiation import Accepted, Context, Negotiator, Rejected, Undecodable
 from pacs_node.dicom.rates import Rates
 from pacs_node.dicom.sources import Sources
 from pacs_node.dicom.stack import quiet
 from pacs_node.dicom.wire import Wire
+from pacs_node.flow.commitment import RESOURCE_LIMITATION
 from pacs_node.flow.receive import OUT_OF_RESOURCES, Receipt
 from pacs_node.flow.reception import Origin
 from pacs_node.flow.room import shortage
-from pacs_node.settings import Limits, Settings
+from pacs_node.settings import Limits, Settings, Source
 
 log = structlog.get_logger()
 
@@ -45,6 +46,10 @@ OpenReception = Callable[[Origin], Reception]
 
 class PortTaken(Exception):
     """The configured address cannot be listened on."""
+
+
+class NotAccepting(Exception):
+    """The thread that takes connections ended although nobody stopped the server."""
 
 
 @dataclass(eq=False)
@@ -177,6 +182,11 @@ class StorageServer:
                 connection.thread.join(timeout=wire.LINGER_SECONDS)
         self._audit.stop(self._settings.node.ae_title)
 
+    @property
+    def accepting(self) -> bool:
+        """Whether connections are taken: between `start` and `stop`, unless a fault of ours ended it."""
+        return self._acceptor is not None and self._acceptor.is_alive()
+
     def counts(self) -> tuple[int, int]:
         """Open connections, and how many of them are established associations."""
         connections = self._open()
@@ -228,18 +238,19 @@ class StorageServer:
             self._stopping.wait(FEW_DESCRIPTORS_SECONDS)
             return False
         connection = _Connection(peer=str(address[0]), socket=accepted, secure=secure, since=time.monotonic())
-        if not self._admit(connection):
-            accepted.close()
-            return True
-        thread = threading.Thread(
-            target=self._serve, args=(connection, self._in_force), name="association", daemon=True
-        )
-        connection.thread = thread
         try:
-            thread.start()
-        except RuntimeError:  # the system gives no further thread
-            log.error("accept_failed", error="no thread")
+            if self._admit(connection):
+                thread = threading.Thread(
+                    target=self._serve, args=(connection, self._in_force), name="association", daemon=True
+                )
+                connection.thread = thread
+                thread.start()
+            else:
+                accepted.close()
+        except Exception as error:  # noqa: BLE001 - no thread left, for one: later connections must still be taken
             self._forget(connection)
+            self._audit.cut(Reason.INTERNAL)
+            log.error("accept_failed", error=type(error).__name__)
         return True
 
     def _admit(self, new: _Connection) -> bool:
@@ -286,7 +297,7 @@ class StorageServer:
                 force.limits,
                 partial(self._negotiate, connection, force, certificate),
                 partial(self._reception, force),
-                force.desk,
+                _PacedDesk(desk=force.desk, turn=partial(self._turn, force)) if force.desk else None,
             )
             association.serve(deadline)
             if association.cut:
@@ -338,18 +349,18 @@ class StorageServer:
     def _negotiate(
         self, connection: _Connection, force: _InForce, certificate: tls.PeerCertificate | None, body: bytes
     ) -> Accepted | Rejected:
-        answer = force.negotiator.answer(
-            body,
-            connection.peer,
-            claim=lambda: self._claim(connection, force.limits.associations),
-            certificate=certificate,
-        )
-        peer = {
-            "peer": connection.peer,
-            "calling_ae": answer.calling_ae,
-            "called_ae": answer.called_ae,
-            "certificate": certificate.fingerprint if certificate else "",
-        }
+        peer = {"peer": connection.peer, "certificate": certificate.fingerprint if certificate else ""}
+        try:
+            answer = force.negotiator.answer(
+                body,
+                connection.peer,
+                claim=lambda: self._claim(connection, force.limits.associations),
+                certificate=certificate,
+            )
+        except Undecodable as wrong:
+            self._audit.undecodable(wrong.why, calling_ae=wrong.calling_ae, called_ae=wrong.called_ae, **peer)
+            raise
+        peer |= {"calling_ae": answer.calling_ae, "called_ae": answer.called_ae}
         if isinstance(answer, Accepted):
             self._audit.accepted(**peer)
         elif answer.reason is Reason.ASSOCIATIONS and self._stopping.is_set():
@@ -359,12 +370,8 @@ class StorageServer:
         return answer
 
     def _reception(self, force: _InForce, command: Command, context: Context, agreed: Accepted) -> Reception:
-        wait = force.rates.turn(agreed.source)
-        if wait is None:
-            log.warning("refused", reason="limits.objects_per_second", calling_ae=agreed.calling_ae)
-            return _TooFast()
-        if wait:
-            self._stopping.wait(wait)
+        if not self._turn(force, agreed.source, agreed.calling_ae):
+            return _TooFast(OUT_OF_RESOURCES, "too many objects a second (objects_per_second)")
         return force.open_reception(
             Origin(
                 sop_class_uid=command.sop_class_uid,
@@ -375,21 +382,47 @@ class StorageServer:
             )
         )
 
+    def _turn(self, force: _InForce, source: Source, calling_ae: str) -> bool:
+        """Wait for the turn of a source; False if it is too far away."""
+        wait = force.rates.turn(source)
+        if wait is None:
+            log.warning("refused", reason="limits.objects_per_second", calling_ae=calling_ae)
+            return False
+        if wait:
+            self._stopping.wait(wait)
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PacedDesk:
+    """A desk whose sources ask for commitment no faster than they may send objects."""
+
+    desk: Desk
+    turn: Callable[[Source, str], bool]
+
+    def open(self, said: Said, announce: Callable[[Announcement], None]) -> Reception:
+        """Take the data set of a request."""
+        if said.command.field == N_ACTION_RQ and not self.turn(said.source, said.calling_ae):
+            return _TooFast(RESOURCE_LIMITATION, "")
+        return self.desk.open(said, announce)
+
 
 class _NotSecured(Exception):
     """TLS was not established."""
 
 
 class _TooFast:
-    """Takes an object that nobody keeps: its source sends too many."""
+    """Takes a data set that nobody keeps: its source sends too many."""
+
+    def __init__(self, status: int, comment: str) -> None:
+        self._receipt = Receipt(status=status, comment=comment, reason="objects_per_second")
 
     def write(self, fragment: memoryview) -> None:
         """Drop it."""
 
     def finish(self) -> Receipt:
         """Ask the sender to try later."""
-        why = "too many objects a second (objects_per_second)"
-        return Receipt(status=OUT_OF_RESOURCES, comment=why, reason=why)
+        return self._receipt
 
     def discard(self) -> None:
         """Nothing is there."""

@@ -254,7 +254,7 @@ def standing(tls: Tls, now: datetime) -> Standing:
     return Standing(usable=True, sentence=sentence, warning=warning, ends=ends)
 
 
-def check(tls: Tls, destinations: Iterable[Destination]) -> None:
+def check(tls: Tls, destinations: Iterable[Destination], sources: Iterable[Source]) -> None:
     """Pass if every file of a configuration can be used.
 
     Raises
@@ -262,10 +262,11 @@ def check(tls: Tls, destinations: Iterable[Destination]) -> None:
     TlsFault
         One cannot.
     """
-    if tls.certificate:
+    if tls.port or tls.certificate:
         server_context(tls)
-    for destination in destinations:
-        how = client_tls(destination, tls)
+    calls = [client_tls(destination, tls) for destination in destinations]
+    calls += [reporting_tls(source, tls) for source in sources]
+    for how in calls:
         if how is not None:
             how.context()
 

@@ -147,6 +147,11 @@ class Wire:
         self._start += whole
         return Pdu(kind=kind, body=body)
 
+    def stop_between_messages(self) -> None:
+        """Raise `Stopping` if the server stops and no message is under way, however busy the peer is."""
+        if not self.patient and self._stopping():
+            raise Stopping
+
     def send(self, *parts: bytes) -> None:
         """Send bytes whole.
 

@@ -19,6 +19,7 @@ from pacs_node.flow.commitment import REQUEST, RESOURCE_LIMITATION, MessageRefus
 from pacs_node.flow.commitment_answer import Answers
 from pacs_node.flow.commitment_ask import take_report
 from pacs_node.flow.receive import Receipt
+from pacs_node.flow.room import shortage
 from pacs_node.flow.sop_classes import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from pacs_node.settings import Settings
 from storage.errors import StorageFull
@@ -56,6 +57,11 @@ class CommitmentDesk:
             request = read_request(data, said.transfer_syntax_uid, self._settings.limits)
         except MessageRefused as refused:
             return self._refused(said, refused.status, refused.why)
+        limits = self._settings.limits
+        if short := shortage(self._settings.storage.objects, limits):
+            return self._refused(said, RESOURCE_LIMITATION, short)
+        if self._store.pending_requests(said.calling_ae) >= limits.commitment_pending:
+            return self._refused(said, RESOURCE_LIMITATION, "limits.commitment_pending")
         here = self._settings.commitment.same_association_seconds
         now = self._clock()
         # Until then the report is this association's to send; if this process dies, another one's after it.

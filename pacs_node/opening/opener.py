@@ -50,6 +50,7 @@ START_SECONDS = 60.0
 END_SECONDS = 5.0
 """A child that was killed, or has answered, has ended by then."""
 TRIES = 2
+NO_LANDLOCK = "the kernel has no Landlock, or it is off: what opens files may read every file that this user may"
 
 _PROGRAM = (sys.executable, "-P", "-m", "pacs_node.opening.server")
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "PYTHONHOME")
@@ -297,7 +298,10 @@ class Opener:
                 f"no confined process to open files in ({type(error).__name__}); see its first lines in the log"
             ) from error
         if number == 1:
-            log.info("opener_ready", landlock=version)
+            if version:
+                log.info("opener_ready", landlock=version)
+            else:
+                log.warning("opener_ready", landlock=version, reason=NO_LANDLOCK)
         return _Child(number=number, connection=connection)
 
     def _end_of(self, child: _Child, *, kill: bool) -> int | None:

@@ -22,6 +22,7 @@ from pacs_node.cli import COMMANDS, main, root
 from pacs_node.dicom.stack import quiet
 from pacs_node.flow.part10 import to_part10
 from pacs_node.flow.receive import Incoming, Receiver
+from pacs_node.opening import confinement
 from pacs_node.settings import load
 from storage.database import upgrade
 from storage.objects import ObjectStore
@@ -378,6 +379,27 @@ class TestLists:
         assert "destinations.tls_ca: /nowhere.pem cannot be read" in answer.err
         monkeypatch.setenv("PULMOLINK_DESTINATIONS", "[{}]")
         assert terminal.run("config", "check").status == 2
+
+    def test_config_check_looks_at_what_sources_are_called_with(
+        self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        entry = {"ae_title": "A", "host": "h", "commitment_port": 1, "commitment_tls": True}
+        monkeypatch.setenv("PULMOLINK_SOURCES", json.dumps([entry]))
+        monkeypatch.setenv("PULMOLINK_TLS_CLIENT_CA", "/nowhere.pem")
+        answer = terminal.run("config", "check")
+        assert answer.status == 1
+        assert "tls.client_ca: /nowhere.pem cannot be read" in answer.err
+
+    def test_doctor_says_how_far_opening_a_file_is_confined(
+        self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def found() -> str:
+            checks = json.loads(terminal.run("doctor", "--json").out)
+            return next(str(check["found"]) for check in checks if check["part"] == "opening files")
+
+        assert "Landlock" in found()
+        monkeypatch.setattr(confinement, "make_fence", lambda: confinement.Fence(descriptor=-1, version=0))
+        assert found().startswith("WARNING: the kernel has no Landlock")
 
     def test_status_counts_by_state_with_the_queues_age_and_the_destinations(
         self, filled: Terminal, monkeypatch: pytest.MonkeyPatch

@@ -66,3 +66,23 @@ class TestReading:
 
         assert reread(file, settings(), check) is None
         assert self.lines(capsys)[0]["reason"] == "/nowhere is no package"
+
+    @pytest.mark.parametrize(
+        ("written", "reason"),
+        [
+            ("", "tls.certificate: required where tls.port is set (tls.port as before: a restart would take the new"),
+            ("[node]\nport = 2762\n", "tls.certificate: required"),
+            ("[tls]\ncertificate = 'c'\n", "tls.client_ca: required"),
+        ],
+    )
+    def test_refuses_what_contradicts_a_value_that_waits_for_a_restart(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], written: str, reason: str
+    ) -> None:
+        """The parts of a service that start again would find settings that nobody can start with."""
+        file = tmp_path / "pulmolink.toml"
+        file.write_text(written, encoding="utf-8")
+        running = settings(tls={"port": 2762, "certificate": "c", "client_ca": "a"})
+        assert reread(file, running, lambda _settings: None) is None
+        (line, *_) = self.lines(capsys)
+        assert line["event"] == "settings_refused"
+        assert str(line["reason"]).startswith(reason)

@@ -132,6 +132,10 @@ class TestTheFile:
             ("[[sources]]\nae_title='A'\nhost='h'\ncertificate='sha256:12'\n", "64 hexadecimal digits"),
             ("[[sources]]\nae_title='A'\nhost='h'\ncertificate='cart1'\n", "O=Hospital, CN=cart1"),
             ("[[sources]]\nae_title='A'\nhost='h'\naccepts=['ct']\n", "sources.0.accepts.0"),
+            (
+                "[[sources]]\nae_title='A'\nhost='h'\ncommitment_tls=true\n",
+                "sources.0.commitment_tls: needs tls.client_ca",
+            ),
         ],
     )
     def test_keys_that_contradict_each_other_are_refused(self, tmp_path: Path, content: str, why: str) -> None:

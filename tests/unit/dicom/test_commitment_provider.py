@@ -17,6 +17,8 @@ from pynetdicom import AE, build_role
 from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 
+from pacs_node.dicom import association as association_module
+from pacs_node.dicom import rates
 from pacs_node.dicom.commands import N_ACTION_RQ, N_EVENT_REPORT_RQ, read_command, response
 from pacs_node.dicom.pdata import ITEM, command_pdus, data_pdus
 from pacs_node.dicom.wire import ABORT, P_DATA
@@ -286,6 +288,34 @@ class TestRefusals:
             assert ask(association, "2.25.3", named(*(f"1.2.{n}" for n in range(2000)))) == 0x0213
         assert sum(states(node).values()) == 1
 
+    def test_a_source_with_too_many_unanswered_requests_is_answered_resource_limitation(self, listen: Listen) -> None:
+        node = listen(
+            limits={"commitment_pending": 2},
+            sources=[{"ae_title": title, "host": "127.0.0.1"} for title in ("MODALITY", "OTHER")],
+            commitment={"same_association_seconds": 3600},
+        )
+        with Modality(node_port=node.port).calling() as association:
+            statuses = [ask(association, f"2.25.{number}", named("1.2.3")) for number in range(1, 4)]
+        assert statuses == [0, 0, 0x0213]
+        assert Modality(node_port=node.port, ae_title="OTHER").ask("2.25.9", named("1.2.3")) == 0
+        assert states(node) == {RequestState.PENDING: 3}
+        assert [node.store.pending_requests(title) for title in ("MODALITY", "OTHER", "NOBODY")] == [2, 1, 0]
+
+    def test_requests_far_beyond_the_rate_are_answered_resource_limitation(
+        self, listen: Listen, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rates, "LONGEST_WAIT_SECONDS", 0.0)
+        node = listen(limits={"objects_per_second": 0.01})
+        with Modality(node_port=node.port).calling() as association:
+            statuses = [ask(association, f"2.25.{number}", named("1.2.3")) for number in range(1, 4)]
+        assert statuses == [0, 0x0213, 0x0213]
+        assert sum(states(node).values()) == 1
+
+    def test_without_room_nothing_is_written_down(self, listen: Listen) -> None:
+        node = listen(limits={"free_disk_bytes": 2**62})
+        assert Modality(node_port=node.port).ask("2.25.1", named("1.2.3")) == 0x0213
+        assert states(node) == {}
+
 
 class TestOddPeers:
     CONTEXTS = ((VERIFICATION, IMPLICIT), (STORAGE_COMMITMENT, IMPLICIT))
@@ -312,6 +342,13 @@ class TestOddPeers:
             line.socket.sendall(data_pdus(3, bytes(8), 16384))
         assert line.echo() == 0
         assert states(node) == {RequestState.ANSWERED: 1}
+        line.release()
+
+    def test_an_answers_data_set_is_measured_by_itself(self, listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(association_module, "SURPLUS_BYTES", 0)
+        line = self._asked(listen(commitment=SOON, limits={"object_bytes": 1024}))
+        line.socket.sendall(command_pdus(3, self._answer(1, with_data=True), 16384) + data_pdus(3, bytes(1024), 16384))
+        assert line.echo() == 0
         line.release()
 
     def test_a_peer_that_never_answers_the_report_is_told_again_later(self, listen: Listen) -> None:

@@ -20,6 +20,7 @@ from pacs_node.dicom.wire import (
     ABORT,
     ASSOCIATE_AC,
     ASSOCIATE_RJ,
+    ASSOCIATE_RQ,
     INVALID_PARAMETER,
     P_DATA,
     RELEASE_RP,
@@ -32,6 +33,7 @@ from pacs_node.dicom.wire import (
 from pacs_node.flow.sop_classes import COMPUTED_RADIOGRAPHY
 from pacs_node.settings import Settings
 from tests.benchmarks.replay import command
+from tests.integration.rig import eventually
 from tests.unit.dicom.peers import (
     CONTEXTS,
     EXPLICIT,
@@ -211,6 +213,61 @@ class TestNegotiation:
         assert [context.as_scu for context in association.accepted_contexts] == [True]
         association.release()
 
+    @pytest.mark.parametrize("calling", [b"REPLAY".ljust(16, b"\0"), b"REPLAY\0".ljust(16)])
+    @pytest.mark.parametrize("called", [b"PULMOLINK".ljust(16, b"\0"), b"PULMOLINK".ljust(16)])
+    def test_titles_padded_with_nul_are_taken_and_sent_back_as_they_came(
+        self, listen: Listen, calling: bytes, called: bytes
+    ) -> None:
+        source = {"ae_title": "REPLAY", "host": "127.0.0.1"}
+        node = listen(node={"require_called_ae_title": True}, sources=[source])
+        asked = bytearray(request())
+        asked[10:42] = called + calling
+        with node.connect() as connection:
+            connection.sendall(asked)
+            told = connection.recv(65536)
+        assert told[0] == ASSOCIATE_AC
+        assert told[10:42] == called + calling
+
+    @pytest.mark.parametrize("name", [b"V1\0", b"A" * 20, b"V\xd61", b"\0", b""])
+    def test_an_implementation_version_name_of_any_form_is_taken(self, listen: Listen, name: bytes) -> None:
+        asked = request()
+        at = asked.index(b"\x50\x00", 74)
+        item = struct.pack(">BxH", 0x55, len(name)) + name
+        body = asked[6:at] + struct.pack(">BxH", 0x50, len(asked) - at - 4 + len(item)) + asked[at + 4 :] + item
+        with listen().connect() as connection:
+            connection.sendall(pdu(ASSOCIATE_RQ, body))
+            assert connection.recv(65536)[0] == ASSOCIATE_AC
+
+    @pytest.mark.parametrize("syntaxes", [b"", struct.pack(">BxH", 0x40, 0)])
+    def test_a_context_without_a_transfer_syntax_is_refused_alone(self, listen: Listen, syntaxes: bytes) -> None:
+        inner = bytes((5, 0, 0, 0)) + struct.pack(">BxH", 0x30, len(VERIFICATION)) + VERIFICATION.encode() + syntaxes
+        asked = request()
+        at = asked.index(b"\x50\x00", 74)
+        body = asked[6:at] + struct.pack(">BxH", 0x20, len(inner)) + inner + asked[at:]
+        with listen().connect() as connection:
+            connection.sendall(pdu(ASSOCIATE_RQ, body))
+            told = connection.recv(65536)
+        assert told[0] == ASSOCIATE_AC
+        at = told.index(b"\x21\x00", 74)
+        results = {}
+        while told[at : at + 2] == b"\x21\x00":
+            results[told[at + 4]] = told[at + 6]
+            at += 4 + int.from_bytes(told[at + 2 : at + 4], "big")
+        assert results == {1: 0, 3: 0, 5: 4}  # transfer syntaxes not supported
+
+    def test_who_sent_a_request_that_cannot_be_read_is_told(
+        self, listen: Listen, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        node = listen()
+        with node.connect() as connection:
+            connection.sendall(request(()))
+            assert aborted(answer(connection)) == INVALID_PARAMETER
+        eventually(lambda: node.counts() == {("cut", "protocol_error"): 1}, 5, "counted once")
+        captured = capsys.readouterr()
+        audit, cut = (line for line in (captured.out + captured.err).splitlines() if "REPLAY" in line)
+        assert "association_aborted" in audit
+        assert "association_cut" in cut
+
     def test_items_that_nobody_knows_are_skipped(self, listen: Listen) -> None:
         """PS3.8 9.3.1: a receiver ignores variable items of a type it does not recognise."""
         node = listen()
@@ -382,6 +439,44 @@ class TestTheServer:
         assert not stopping.is_alive()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", node.port), timeout=1)
+
+    def test_stopping_ends_a_busy_association_between_two_messages(self, listen: Listen) -> None:
+        """A sender that never pauses would otherwise send until it is cut in the middle of an object."""
+        node = listen()
+        busy = node.associate()
+        answered = 0
+        stopping = threading.Thread(target=node.server.stop, args=(60.0,))
+        deadline = time.monotonic() + 10
+        for number in range(100_000):
+            assert time.monotonic() < deadline, "still taken"
+            busy.socket.sendall(stored(film(f"1.2.{number}")))
+            kind, _ = busy.pdu()
+            if kind != P_DATA:
+                break
+            answered += 1
+            if number == 5:
+                stopping.start()
+        assert kind == ABORT
+        busy.close()
+        stopping.join(timeout=10)
+        assert not stopping.is_alive()
+        assert len(node.store.instances(limit=100_000)) == answered
+        assert node.counts()["cut", "stopping"] == 1
+
+    def test_a_message_that_takes_too_long_names_its_own_limit(
+        self, listen: Listen, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        node = listen(limits={"message_seconds": 0.2})
+        line = node.associate()
+        whole = stored(film())
+        line.socket.sendall(whole[: 6 + int.from_bytes(whole[2:6], "big")])  # the command, and then silence
+        assert line.pdu()[0] == ABORT
+        line.close()
+        eventually(lambda: node.server.counts() == (0, 0), 5, "the association is forgotten")
+        captured = capsys.readouterr()
+        told = captured.out + captured.err
+        assert "limits.message_seconds" in told
+        assert "limits.network_timeout_seconds" not in told
 
     def test_a_hundred_associations_at_once_are_served(self, listen: Listen) -> None:
         node = listen()

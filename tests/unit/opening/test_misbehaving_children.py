@@ -10,14 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ecg_ingest.lead_images import EcgRefused, RenderStyle
+from pacs_node import log
 from pacs_node.opening import opener as opener_module
+from pacs_node.opening import server
 from pacs_node.opening.confinement import DESCRIPTORS, make_fence
 from pacs_node.opening.opener import NotOpened, NotOpenedReason, Opener, OpenerUnavailable
-from pacs_node.settings import Limits
+from pacs_node.settings import Limits, Log
 from tests.unit.opening.misbehaving import BEHAVIOURS
 
 MISBEHAVING = (sys.executable, str(Path(__file__).with_name("misbehaving.py")))
@@ -39,6 +42,20 @@ def refusal(opener: Opener, file: bytes) -> NotOpened:
     with pytest.raises(NotOpened) as caught:
         opener.ecg(file, RenderStyle())
     return caught.value
+
+
+@pytest.mark.parametrize(("version", "level"), [(0, "warning"), (7, "info")])
+def test_a_kernel_that_cannot_confine_is_warned_of(
+    version: int, level: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.configure(Log())
+    packed = server.WAITING
+    waiting = SimpleNamespace(size=packed.size, unpack=lambda message: (*packed.unpack(message)[:2], version))
+    monkeypatch.setattr(opener_module, "server", SimpleNamespace(**{**vars(server), "WAITING": waiting}))
+    with Opener(Limits(opening_bytes=2**29), program=MISBEHAVING) as opener:
+        opener.wait_ready()
+    (line,) = [json.loads(told) for told in capsys.readouterr().err.splitlines() if "opener_ready" in told]
+    assert (line["level"], line["landlock"]) == (level, version)
 
 
 @pytest.mark.parametrize("name", LIARS)
