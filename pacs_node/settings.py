@@ -331,6 +331,10 @@ class Limits(_Section):
     header_depth: Annotated[int, Field(ge=4, le=1000)] = Field(
         64, description="sequences within sequences that are followed; beyond: status 0xC000, held"
     )
+    header_value_bytes: Annotated[int, Field(ge=1024, le=2**24)] = Field(
+        65536,
+        description="length of one value of a header that is read, sequences apart; beyond: status 0xC000, held",
+    )
     commitment_bytes: Annotated[int, Field(ge=1024, le=2**30)] = Field(
         4 * 2**20, description="largest storage commitment message; beyond: status 0x0213"
     )

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from pydicom.multival import MultiValue
+from pydicom.valuerep import PersonName
 
 from ecg_ingest.channels import PARSER_FAULTS, Elements, number, sequence, waveform_leads
 from pacs_node.flow import sop_classes, words
@@ -286,16 +291,33 @@ def _items(header: Elements, keyword: str) -> list[Elements]:
 
 
 def text(header: Elements, keyword: str) -> str:
-    """An element as stripped text, several values joined by backslash; "" if absent or unreadable."""
+    """An element as stripped text, several values joined by backslash; "" if absent or neither text nor number."""
     try:
         value = header.get(keyword)
-        if value is None:
-            return ""
-        if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
+        if type(value) is str:  # nearly all of them
+            return value.strip(" \0\t\r\n")
+        if not all(isinstance(part, str | PersonName | int | float | Decimal) for part in _parts(value)):
+            return ""  # bytes and items of a sequence say nothing; as text they would be ours, not the sender's
+        if isinstance(value, list | tuple | MultiValue):
             return "\\".join(str(part).strip(" \0") for part in value)
-        return str(value).strip(" \0\t\r\n")
+        return "" if value is None else str(value).strip(" \0\t\r\n")
     except PARSER_FAULTS:
         return ""  # a value that contradicts its VR says nothing
+
+
+def is_unreadable(header: Elements, keyword: str) -> bool:
+    """Whether an element stands there and is no text: not absent, for it may say what we do not see."""
+    try:
+        return not all(isinstance(part, str | PersonName) for part in _parts(header.get(keyword)))
+    except PARSER_FAULTS:
+        return True
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    """The values of an element; none of an absent one."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, list | tuple | MultiValue) else (value,)
 
 
 def _ignored(kind: Kind, code: str, sentence: str) -> Classification:

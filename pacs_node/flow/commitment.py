@@ -166,7 +166,11 @@ def _failure(
 
 
 def _index(data: bytes | bytearray, transfer_syntax_uid: str, limits: Limits) -> HeaderIndex:
-    bounds = Bounds(depth=DEPTH, elements=max(1000, ELEMENTS_A_REFERENCE * limits.commitment_references))
+    bounds = Bounds(
+        depth=DEPTH,
+        elements=max(1000, ELEMENTS_A_REFERENCE * limits.commitment_references),
+        value_bytes=limits.header_value_bytes,
+    )
     try:
         return read_index(data, transfer_syntax_uid, bounds)
     except (HeaderUnreadable, BeyondBuffer) as error:

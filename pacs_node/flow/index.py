@@ -75,6 +75,7 @@ class Bounds:
 
     depth: int  # sequences within sequences
     elements: int  # elements and items, those stepped over one by one included
+    value_bytes: int  # of one value that is asked for; what is stepped over may be longer
 
 
 def read_index(
@@ -130,9 +131,9 @@ class HeaderIndex:
         NotIndexed
             `KEYWORDS` does not name it.
         HeaderUnreadable
-            A sequence that is malformed or beyond the bounds.
+            A sequence that is malformed or beyond the bounds, or a value beyond them.
         ValueError, TypeError and others of `PARSER_FAULTS`
-            A value that contradicts its VR.
+            A value that contradicts its VR, or a sequence where the dictionary has none, or the reverse.
         """
         tag = _TAGS.get(keyword)
         if tag is None:
@@ -140,6 +141,8 @@ class HeaderIndex:
         found = self._found.get(tag)
         if found is None:
             return None
+        if _misplaced(tag, found):
+            raise ValueError(f"{keyword} is a sequence where a value belongs, or a value where a sequence does")
         if found.vr == "SQ":
             return self._items(tag, found)
         raw = self._walk.value(found)
@@ -158,10 +161,11 @@ class HeaderIndex:
 
     def fingerprint(self, keyword: str) -> Hashable:
         """The same for two elements that read alike because they are encoded alike; None if absent or long."""
-        found = self._found.get(_TAGS[keyword])
-        if found is None or found.end - found.start > FINGERPRINT_BYTES:
+        tag = _TAGS[keyword]
+        found = self._found.get(tag)
+        if found is None or found.end - found.start > FINGERPRINT_BYTES or _misplaced(tag, found):
             return None
-        return self._walk.value(found), found.implicit, self._walk.order, self._encodings()
+        return self._walk.held(found), found.implicit, self._walk.order, self._encodings()
 
     def _items(self, tag: int, found: _Found) -> list[HeaderIndex]:
         if tag not in self._sequences:
@@ -296,7 +300,13 @@ class _Walk:
         return items
 
     def value(self, found: _Found) -> bytes:
-        """The bytes of a value."""
+        """The bytes of a value that is no sequence."""
+        if found.end - found.start > self._bounds.value_bytes:
+            raise HeaderUnreadable("a value is longer than limits.header_value_bytes")
+        return self.held(found)
+
+    def held(self, found: _Found) -> bytes:
+        """The bytes of an element, sequence or not."""
         if found.end > self._held:
             raise BeyondBuffer
         return bytes(self._data[found.start : found.end])
@@ -397,6 +407,11 @@ class _Walk:
         self.counted += 1
         if self.counted > self._bounds.elements:
             raise HeaderUnreadable("more elements than limits.header_elements")
+
+
+def _misplaced(tag: int, found: _Found) -> bool:
+    """Whether a sequence stands where a value belongs, or the reverse: then it says nothing, least of all of whom."""
+    return (found.vr == "SQ") != (_VRS[tag] == "SQ")
 
 
 def _tag(keyword: str) -> int:

@@ -151,13 +151,13 @@ def _check_inflated_size(data: bytes) -> None:
     inflate_beginning(data, 0)
 
 
-def inflate_beginning(data: bytes | bytearray | memoryview, kept_bytes: int) -> tuple[bytes, int]:
+def inflate_beginning(data: bytes | bytearray | memoryview, kept_bytes: int) -> tuple[bytearray, int]:
     """The first `kept_bytes` of a deflated data set, and its whole length.
 
     Raises
     ------
     HeaderUnreadable
-        Damaged, or longer than `INFLATED_BYTES`.
+        Damaged, followed by more than the one byte that pads it, or longer than `INFLATED_BYTES`.
     """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     size = 0
@@ -176,4 +176,9 @@ def inflate_beginning(data: bytes | bytearray | memoryview, kept_bytes: int) -> 
             if size > INFLATED_BYTES:
                 raise HeaderUnreadable(f"the deflated data set inflates beyond {INFLATED_BYTES} bytes")
             rest = inflater.unconsumed_tail
-    return bytes(kept), size
+        if inflater.eof:
+            # Fed further, zlib would gather what follows, and copy all of it at each call.
+            if len(inflater.unused_data) + len(data) - min(start + INFLATE_STEP, len(data)) > 1:
+                raise HeaderUnreadable("the deflated data set is damaged: more follows its end")
+            break
+    return kept, size

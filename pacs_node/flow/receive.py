@@ -15,7 +15,7 @@ import structlog
 
 from ecg_ingest.channels import Elements
 from pacs_node.flow.acquired import acquired
-from pacs_node.flow.classify import Classification, classify, text
+from pacs_node.flow.classify import Classification, classify, is_unreadable, text
 from pacs_node.flow.pair import DISPUTED, DISPUTED_CODE, PairingRules, dispute, lock_of, pair_arrival
 from pacs_node.flow.part10 import DataSetBytes, HeaderUnreadable
 from pacs_node.flow.reception import Origin, Reception
@@ -180,7 +180,7 @@ class Receiver:
             if found != expected:
                 reason = f"{keyword} inside differs from the one it was sent under"
                 return replace(described, reason=f"uid_mismatch: {reason}"), DATA_SET_MISMATCH, reason
-        verdict = _complete(classify(header, ecg_documents=origin.ecg_documents), described)
+        verdict = _complete(classify(header, ecg_documents=origin.ecg_documents), described, _unreadable(header))
         return (
             replace(described, kind=verdict.kind, disposition=verdict.disposition, reason=verdict.reason),
             SUCCESS,
@@ -273,8 +273,11 @@ def person(header: Elements, default_issuer: str) -> Patient:
     """Who the header says it is of; what is not in the standard's form counts as not said."""
     birth_date = re.sub(r"[-./]", "", text(header, "PatientBirthDate"))
     sex = text(header, "PatientSex").upper()
+    issuer = text(header, "IssuerOfPatientID")
+    if not issuer and not is_unreadable(header, "IssuerOfPatientID"):
+        issuer = default_issuer
     return Patient(
-        issuer=text(header, "IssuerOfPatientID") or default_issuer,
+        issuer=issuer,
         patient_id=text(header, "PatientID"),
         name=text(header, "PatientName")[:NAME_LENGTH],
         # Zeros fill a date that nobody knows; any other eight digits are a statement, odd or not.
@@ -283,12 +286,23 @@ def person(header: Elements, default_issuer: str) -> Patient:
     )
 
 
-def _complete(verdict: Classification, instance: Instance) -> Classification:
-    """Hold what would take part but lacks what pairing needs."""
+def _unreadable(header: Elements) -> str:
+    """Which element that tells people apart stands there and is no text; "" if none.
+
+    As if it were absent, a foreign issuer would be ours, and a contradicting birth date none.
+    """
+    keywords = ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
+    return next((keyword for keyword in keywords if is_unreadable(header, keyword)), "")
+
+
+def _complete(verdict: Classification, instance: Instance, unreadable: str) -> Classification:
+    """Hold what would take part but lacks what pairing needs, or says it in a way that cannot be read."""
     if verdict.disposition is not Disposition.ACCEPTED:
         return verdict
     reason = ""
-    if not instance.patient.patient_id:
+    if unreadable:
+        reason = f"patient_unreadable: {unreadable} is there but is no text; correct and send again"
+    elif not instance.patient.patient_id:
         reason = "patient_id_blank: without a patient ID nothing is paired; correct and send again"
     elif UNDECODED in instance.patient.patient_id + instance.patient.issuer:
         reason = "patient_id_unreadable: ID or issuer has bytes outside its character set; two such IDs may look alike"

@@ -5,11 +5,12 @@ Comes in: the origin that the C-STORE command states, then fragments. Goes out: 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from pacs_node.flow.index import BeyondBuffer, Bounds, HeaderIndex, read_index
 from pacs_node.flow.part10 import HeaderUnreadable, inflate_beginning, part10_prefix
@@ -25,6 +26,9 @@ T = TypeVar("T")
 
 HEAD_BYTES = 512 * 1024
 """Bytes of a data set kept in memory for its header; a longer header is read from the file."""
+
+_LONG_INFLATED = threading.Lock()
+"""A deflated header beyond `HEAD_BYTES` has to be in memory: one at a time in this process, however many come."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +135,10 @@ class Reception:
         HeaderUnreadable
             Damaged, empty or beyond the bounds.
         """
-        bounds = Bounds(depth=self._limits.header_depth, elements=self._limits.header_elements)
+        limits = self._limits
+        bounds = Bounds(
+            depth=limits.header_depth, elements=limits.header_elements, value_bytes=limits.header_value_bytes
+        )
         syntax = self.origin.transfer_syntax_uid
         if syntax == DeflatedExplicitVRLittleEndian:
             return self._with_inflated_header(use, bounds)
@@ -150,12 +157,20 @@ class Reception:
                     raise HeaderUnreadable("the header goes beyond limits.header_bytes") from None
 
     def _with_inflated_header(self, use: Callable[[HeaderIndex], T], bounds: Bounds) -> T:
-        with self.written().mapped() as file, memoryview(file) as whole, whole[len(self._prefix) :] as deflated:
-            data, size = inflate_beginning(deflated, self._limits.header_bytes)
         try:
-            return use(read_index(data, "1.2.840.10008.1.2.1", bounds, total_bytes=size))
+            return self._with_inflated(use, bounds, min(HEAD_BYTES, self._limits.header_bytes))
+        except BeyondBuffer:
+            pass
+        try:
+            with _LONG_INFLATED:
+                return self._with_inflated(use, bounds, self._limits.header_bytes)
         except BeyondBuffer:
             raise HeaderUnreadable("the header goes beyond limits.header_bytes") from None
+
+    def _with_inflated(self, use: Callable[[HeaderIndex], T], bounds: Bounds, kept_bytes: int) -> T:
+        with self.written().mapped() as file, memoryview(file) as whole, whole[len(self._prefix) :] as deflated:
+            data, size = inflate_beginning(deflated, kept_bytes)
+        return use(read_index(data, ExplicitVRLittleEndian, bounds, total_bytes=size))
 
     def _refuse(self, why: str) -> None:
         self.refusal = why

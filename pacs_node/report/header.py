@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final
 
 from pydicom import Dataset, config
@@ -116,8 +117,9 @@ def _text(dataset: Dataset, keyword: str) -> str:
         value = dataset.get(keyword)
     except (ValueError, TypeError, LookupError, OverflowError, NotImplementedError):
         return ""  # a value of another VR than its tag's, or one pydicom cannot convert
-    if value is None:
-        return ""
+    parts = value if isinstance(value, MultiValue | list | tuple) else (value,)
+    if not all(isinstance(part, str | PersonName | int | float | Decimal) for part in parts):
+        return ""  # absent, bytes or a sequence: as text it would be ours, not the sender's
     if isinstance(value, MultiValue | list | tuple):
         return "\\".join(str(part) for part in value).strip()
     return value.strip() if isinstance(value, str) else str(value).strip()
@@ -159,7 +161,7 @@ def _person_name(dataset: Dataset, keyword: str) -> str:
         return ""
     if isinstance(value, MultiValue):
         value = value[0] if value else None
-    if value is None:
+    if not isinstance(value, str | PersonName):
         return ""
     groups = []
     for group in str(value if isinstance(value, PersonName) else PersonName(str(value))).split("=")[:3]:

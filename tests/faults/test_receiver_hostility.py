@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pacs_node.dicom.pdata import command_pdus
 from pacs_node.dicom.wire import ABORT, ASSOCIATE_RJ, INVALID_PARAMETER, P_DATA
+from pacs_node.flow.part10 import DataSetBytes, to_part10
 from pacs_node.flow.sop_classes import COMPUTED_RADIOGRAPHY
 from storage.records import Disposition
 from tests.benchmarks.replay import Line, command
@@ -29,6 +31,48 @@ from tests.unit.dicom.peers import CONTEXTS, EXPLICIT, Listening, aborted, answe
 Listen = Callable[..., Listening]
 STORE = command_pdus(3, command(1, 1, COMPUTED_RADIOGRAPHY, "1.2.3"), 0)
 SEED = 20261122
+
+
+DEFLATED = (CONTEXTS[0], (COMPUTED_RADIOGRAPHY, str(DeflatedExplicitVRLittleEndian)))
+
+
+def bomb(mebibytes: int) -> bytes:
+    """A deflated data set of a long value and nothing that is asked for, as a Part 10 file."""
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    filler = struct.pack("<HH2sHI", 0x0009, 0x1001, b"UN", 0, (mebibytes << 20) - 12)
+    data = b"".join((deflater.compress(filler), *(deflater.compress(bytes(2**20)) for _ in range(mebibytes))))
+    return to_part10(
+        DataSetBytes(
+            sop_class_uid=COMPUTED_RADIOGRAPHY,
+            sop_instance_uid="1.2.3",
+            transfer_syntax_uid=str(DeflatedExplicitVRLittleEndian),
+            data=data + deflater.flush(),
+        )
+    )
+
+
+def peak_bytes(process: subprocess.Popen[bytes]) -> int:
+    """The most memory that a process ever had at once."""
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+@contextmanager
+def receiving(folder: Path, extra: str = "") -> Iterator[tuple[Node, subprocess.Popen[bytes]]]:
+    """A receiver process."""
+    node = Node(folder, extra=f"{extra}[log]\nlevel = 'error'\n")
+    node.configure()
+    with (folder / "receiver.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pacs_node", "--config", str(node.config), "receive"], stderr=log
+        )
+    try:
+        eventually(lambda: process.poll() is not None or listening(node.port), 30, "the receiver listens")
+        yield node, process
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager
@@ -178,39 +222,42 @@ class TestGreedyPeers:
 
 
 class TestHostileObjects:
-    @pytest.mark.parametrize("undefined", [True, False])
+    @pytest.mark.parametrize(("undefined", "status"), [(True, 0xC000), (False, 0)], ids=["followed", "stepped over"])
     @pytest.mark.parametrize("depth", [65, 5_000])
-    def test_sequences_in_sequences_are_answered(self, listen: Listen, depth: int, undefined: bool) -> None:
+    def test_sequences_in_sequences_are_held_if_they_must_be_followed_and_else_stepped_over(
+        self, listen: Listen, depth: int, undefined: bool, status: int
+    ) -> None:
         from tests.unit.flow.test_index import sequences
 
         node = listen()
         content = film() + sequences(depth, undefined=undefined, tag=(0x0054, 0x0220))
         line = node.associate()
         line.socket.sendall(stored(content))
-        assert line.status() in {0, 0xC000}
+        assert line.status() == status
         assert line.echo() == 0
         line.release()
 
     def test_a_deflate_bomb_is_held_and_takes_little_memory(self, listen: Listen) -> None:
-        import zlib
-
-        from pacs_node.flow.part10 import DataSetBytes, to_part10
-
-        deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-        data = b"".join(deflater.compress(bytes(2**20)) for _ in range(400)) + deflater.flush()
-        bomb = DataSetBytes(
-            sop_class_uid=COMPUTED_RADIOGRAPHY,
-            sop_instance_uid="1.2.3",
-            transfer_syntax_uid=str(DeflatedExplicitVRLittleEndian),
-            data=data,
-        )
         node = listen()
-        line = node.associate([CONTEXTS[0], (COMPUTED_RADIOGRAPHY, str(DeflatedExplicitVRLittleEndian))])
+        line = node.associate(DEFLATED)
         before = psutil.Process().memory_info().rss
-        line.socket.sendall(stored(to_part10(bomb)))
+        line.socket.sendall(stored(bomb(400)))
         assert line.status() == 0xC000
         assert psutil.Process().memory_info().rss - before < 128 * 2**20
         line.release()
+
+    def test_eight_deflate_bombs_at_once_take_little_more_memory_than_one(self, tmp_path: Path) -> None:
+        """Each inflates to less than the bound of a data set, and to more than that of a header; the peak counts."""
+        with receiving(tmp_path / "node") as (node, process):
+            lines = [Line("127.0.0.1", node.port, "PULMOLINK", DEFLATED) for _ in range(8)]
+            content = stored(bomb(250))
+            before = peak_bytes(process)
+            for line in lines:
+                line.socket.sendall(content)
+            assert [line.status() for line in lines] == [0xC000] * 8
+            assert peak_bytes(process) - before < 160 * 2**20  # header_bytes (64 MiB), and what the eight need besides
+            for line in lines:
+                line.release()
 
     def test_a_picture_that_says_it_is_65535_by_65535_costs_what_it_weighs(self, listen: Listen) -> None:
         """Pixels are opened later, by the worker's child; reception believes nothing of them."""
@@ -278,19 +325,9 @@ def served(port: int, within_seconds: float) -> None:
 
 def attack(folder: Path, count: int) -> None:
     """So many mutated conversations from four peers with a receiver process, a good client beside them; fixed seed."""
-    node = Node(
-        folder,
-        extra="[limits]\nassociation_seconds = 2\npdu_seconds = 2\nnetwork_timeout_seconds = 2\n"
-        "[log]\nlevel = 'error'\n",
-    )
-    node.configure()
+    quick = "[limits]\nassociation_seconds = 2\npdu_seconds = 2\nnetwork_timeout_seconds = 2\n"
     corpus = seeds("conversation")
-    with (folder / "receiver.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pacs_node", "--config", str(node.config), "receive"], stderr=log
-        )
-    try:
-        eventually(lambda: process.poll() is not None or listening(node.port), 30, "the receiver listens")
+    with receiving(folder, quick) as (node, process):
         for number in range(200):  # warm up before memory is compared
             converse(node.port, mutated(random.Random(number), corpus))
         watched = psutil.Process(process.pid)
@@ -319,9 +356,6 @@ def attack(folder: Path, count: int) -> None:
         assert watched.memory_info().rss - before < 64 * 2**20
         served(node.port, within_seconds=5.0)
         assert (folder / "receiver.log").read_bytes() == b""
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_two_thousand_mutated_conversations_never_stop_a_receiver(tmp_path: Path) -> None:

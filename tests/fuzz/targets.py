@@ -28,7 +28,7 @@ from pacs_node.settings import Limits, Settings, Source
 
 SETTINGS: Final = Settings()
 LIMITS: Final = Limits(association_bytes=65536, pdu_bytes=16384)
-BOUNDS: Final = Bounds(depth=64, elements=20_000)
+BOUNDS: Final = Bounds(depth=64, elements=20_000, value_bytes=4096)
 SYNTAXES: Final = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 SOURCE: Final = Source(ae_title="FUZZ", host="127.0.0.1")
 NEGOTIATOR: Final = Negotiator(SETTINGS.node, LIMITS, lambda *_: SOURCE, commitment=True)

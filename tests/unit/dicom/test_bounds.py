@@ -161,7 +161,10 @@ class TestLengths:
             assert aborted(answer(connection)) == INVALID_PARAMETER
         node.serves()
 
-    @pytest.mark.parametrize("limit", [{"header_elements": 1000}, {"header_bytes": 65536}, {"header_depth": 4}])
+    @pytest.mark.parametrize(
+        "limit",
+        [{"header_elements": 1000}, {"header_bytes": 65536}, {"header_depth": 4}, {"header_value_bytes": 1024}],
+    )
     def test_a_header_beyond_a_bound_is_held_and_says_which(self, listen: Listen, limit: dict[str, int]) -> None:
         from tests.unit.flow.test_index import sequences
 
@@ -171,6 +174,7 @@ class TestLengths:
             "header_elements": lambda: film(OtherPatientIDsSequence=[]) + b"\x09\x00\x10\x10UN\0\0\0\0\0\0" * 1100,
             "header_bytes": lambda: film(DerivationDescription="x" * 700_000),
             "header_depth": lambda: film() + sequences(9, undefined=True, tag=(0x0054, 0x0220)),
+            "header_value_bytes": lambda: film(StudyDescription="x" * 1026),
         }[key]()
         line = node.associate()
         line.socket.sendall(stored(content))

@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,14 @@ from pydicom.uid import (
 from ecg_ingest.channels import PARSER_FAULTS, waveform_leads
 from pacs_node.flow import index
 from pacs_node.flow.acquired import acquired
-from pacs_node.flow.classify import classify, text
+from pacs_node.flow.classify import classify, is_unreadable, text
 from pacs_node.flow.index import BeyondBuffer, Bounds, HeaderIndex, NotIndexed, read_index
 from pacs_node.flow.part10 import DataSetBytes, HeaderUnreadable, from_part10, inflate_beginning
 from pacs_node.flow.receive import person
 from pacs_node.settings import Settings
 from tests.unit.flow.headers import NOON, at, identified, radiograph, waveform
 
-BOUNDS = Bounds(depth=64, elements=200_000)
+BOUNDS = Bounds(depth=64, elements=200_000, value_bytes=65536)
 CARRIED = Path(str(get_testdata_file("waveform_ecg.dcm", download=False))).parent
 SITE = Settings().node.zone
 SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
@@ -185,9 +186,45 @@ class TestMadeFiles:
             person(found, "")
             acquired(found, SITE)
 
+    @pytest.mark.parametrize("undefined", [True, False])
+    def test_a_sequence_where_a_value_belongs_says_nothing_and_is_no_text(self, undefined: bool) -> None:
+        data = replaced(encoded(identified(radiograph(), "1.2"), ExplicitVRLittleEndian), 0x20, item(undefined))
+        ours = read_index(data, ExplicitVRLittleEndian, BOUNDS)
+        with pytest.raises(ValueError, match="PatientID"):
+            ours.get("PatientID")
+        assert text(ours, "PatientID") == ""
+        assert is_unreadable(ours, "PatientID")
+        assert not is_unreadable(ours, "IssuerOfPatientID")
+        decides_alike(ours, read_back(data, ExplicitVRLittleEndian))
+
+    def test_a_value_where_a_sequence_belongs_says_nothing(self) -> None:
+        data = struct.pack("<HH2sH", 0x003A, 0x0200, b"LO", 4) + b"LEAD"
+        ours = read_index(data, ExplicitVRLittleEndian, BOUNDS)
+        with pytest.raises(ValueError, match="ChannelDefinitionSequence"):
+            ours.get("ChannelDefinitionSequence")
+        assert ours.fingerprint("ChannelDefinitionSequence") is None
+
     def test_asking_for_what_is_not_indexed_is_our_mistake(self) -> None:
         with pytest.raises(NotIndexed):
             read_index(encoded(radiograph(), ExplicitVRLittleEndian), ExplicitVRLittleEndian, BOUNDS).get("Rows")
+
+
+def item(undefined: bool) -> bytes:
+    """The header and value of a sequence of one empty item, without its tag."""
+    if undefined:
+        return struct.pack("<2sHI", b"SQ", 0, 0xFFFFFFFF) + struct.pack(
+            "<HHIHHI", *(0xFFFE, 0xE000, 0, 0xFFFE, 0xE0DD, 0)
+        )
+    return struct.pack("<2sHI", b"SQ", 0, 8) + struct.pack("<HHI", 0xFFFE, 0xE000, 0)
+
+
+def replaced(data: bytes, element: int, instead: bytes) -> bytes:
+    """`data`, explicit little endian, with VR, length and value of (0010,`element`) replaced."""
+    tag = struct.pack("<HH", 0x10, element)
+    assert data.count(tag) == 1
+    start = data.index(tag) + 4
+    end = start + 4 + int.from_bytes(data[start + 2 : start + 4], "little")
+    return data[:start] + instead + data[end:]
 
 
 def sequences(depth: int, *, undefined: bool, tag: tuple[int, int] = (0x0008, 0x1140)) -> bytes:
@@ -220,7 +257,20 @@ class TestBounds:
     def test_too_many_elements_are_refused(self) -> None:
         data = struct.pack("<HH2sH", 0x0009, 0x1001, b"LO", 0) * 5_000
         with pytest.raises(HeaderUnreadable, match="header_elements"):
-            read_index(data, ExplicitVRLittleEndian, Bounds(depth=64, elements=1_000))
+            read_index(data, ExplicitVRLittleEndian, replace(BOUNDS, elements=1_000))
+
+    def test_a_long_value_is_refused_if_it_is_asked_for_and_stepped_over_if_not(self) -> None:
+        name = "=".join(["Yamada"] * 10_000)
+        data = encoded(radiograph(PatientName=name, DerivationDescription="x" * 100_000), ImplicitVRLittleEndian)
+        found = read_index(data, ImplicitVRLittleEndian, BOUNDS)
+        assert text(found, "ViewPosition") == "PA"
+        with pytest.raises(HeaderUnreadable, match="header_value_bytes"):
+            found.get("PatientName")
+
+    def test_a_sequence_may_be_longer_than_a_value(self) -> None:
+        data = encoded(identified(waveform(), "1.2"), ExplicitVRLittleEndian)
+        found = read_index(data, ExplicitVRLittleEndian, replace(BOUNDS, value_bytes=64))
+        assert len(waveform_leads(found)) == 12
 
     @pytest.mark.parametrize("length", [0x7FFFFFFF, 0xFFFFFFFE])
     def test_a_length_beyond_the_data_set_is_refused_without_memory(self, length: int) -> None:

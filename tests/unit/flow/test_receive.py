@@ -40,10 +40,12 @@ from pacs_node.flow.receive import (
     Incoming,
     Receipt,
 )
+from pacs_node.flow.reception import HEAD_BYTES
 from pacs_node.flow.sop_classes import COMPUTED_RADIOGRAPHY, ENCAPSULATED_PDF, SECONDARY_CAPTURE
 from storage.records import Disposition, Instance, Kind, NewReport, ReportKind
 from tests.unit.flow.conftest import Node
 from tests.unit.flow.headers import NOON, at, encoded, header, identified, radiograph, waveform
+from tests.unit.flow.test_index import item, replaced
 
 
 def receive(node: Node, parts: DataSetBytes, *, ecg_documents: bool = False) -> Receipt:
@@ -123,6 +125,31 @@ class TestWhatPairingNeeds:
         assert node.store.matches() == ()
         assert node.objects.get(the_instance(node).sha256)
 
+    @pytest.mark.parametrize(
+        ("keyword", "element"),
+        [("PatientID", 0x20), ("IssuerOfPatientID", 0x21), ("PatientBirthDate", 0x30), ("PatientSex", 0x40)],
+    )
+    @pytest.mark.parametrize(
+        "instead",
+        [item(undefined=True), item(undefined=False), b"OB\0\0\x02\0\0\0P1", b"US\x02\0\x01\0", b"XX\x02\0P1"],
+        ids=["a sequence", "a short sequence", "bytes", "a number", "of no known form"],
+    )
+    def test_what_tells_people_apart_but_cannot_be_read_pairs_nobody(
+        self, make_node: Callable[..., Node], keyword: str, element: int, instead: bytes
+    ) -> None:
+        node = make_node(pairing={"default_issuer": "OURS"})
+        for number, made in enumerate((radiograph(), waveform(), radiograph(), waveform())):
+            good = encoded(identified(made, f"1.{number}", IssuerOfPatientID="THEIRS", **at(NOON)))
+            parts = DataSetBytes(**{**vars(good), "data": replaced(good.data, element, instead)})
+            receipt = receive(node, parts)
+            assert (receipt.status, receipt.disposition) == (SUCCESS, Disposition.HELD)
+            assert receipt.reason.startswith(f"patient_unreadable: {keyword} ")
+        assert node.store.matches() == ()
+        for row in node.store.instances():
+            patient = row.instance.patient
+            assert patient.patient_id in {"", "1", "P1"}
+            assert patient.issuer in {"", "1", "THEIRS"}
+
     def test_what_would_be_ignored_anyway_is_not_held_for_it(self, node: Node) -> None:
         assert receive(node, film(PatientID="", ViewPosition="AP")).disposition is Disposition.IGNORED
 
@@ -189,6 +216,26 @@ class TestBadObjects:
         assert len(data) < 2**19
         receipt = self.check(node, raw(data, syntax=DeflatedExplicitVRLittleEndian))
         assert "inflates beyond" in receipt.reason
+
+    def test_one_byte_may_pad_a_deflated_data_set(self, node: Node) -> None:
+        deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+        data = deflater.compress(film().data) + deflater.flush() + b"\0"
+        assert receive(node, raw(data, syntax=DeflatedExplicitVRLittleEndian)).disposition is Disposition.ACCEPTED
+
+    @pytest.mark.parametrize("more", [1, 2**16, 2**20])
+    def test_what_follows_a_deflated_data_set_is_damage(self, node: Node, more: int) -> None:
+        deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+        data = deflater.compress(film().data) + deflater.flush() + bytes(1 + more)
+        assert "more follows" in self.check(node, raw(data, syntax=DeflatedExplicitVRLittleEndian)).reason
+
+    def test_a_long_deflated_header_is_read_to_its_end(self, node: Node) -> None:
+        deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+        long = film()
+        filler = struct.pack("<HH2sHI", 0x0009, 0x1001, b"UN", 0, 2 * HEAD_BYTES) + bytes(2 * HEAD_BYTES)
+        at_patient = long.data.index(struct.pack("<HH", 0x0010, 0x0010))
+        data = deflater.compress(long.data[:at_patient] + filler + long.data[at_patient:]) + deflater.flush()
+        assert receive(node, raw(data, syntax=DeflatedExplicitVRLittleEndian)).disposition is Disposition.ACCEPTED
+        assert the_instance(node).patient.patient_id == "P1"
 
     def test_a_damaged_deflated_data_set(self, node: Node) -> None:
         self.check(node, raw(b"\x07" * 500, syntax=DeflatedExplicitVRLittleEndian))

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from pacs_node.report.header import plain_text, read_header
 from tests.unit.report.report_examinations import radiograph_header, with_raw
@@ -39,6 +42,15 @@ def test_a_sex_is_one_of_the_three_terms_or_blank(raw: bytes, kept: str) -> None
 
 def test_an_accession_number_too_long_to_write_is_left_out_not_cut_into_another() -> None:
     assert read_header(with_raw("AccessionNumber", b"2026-1105-0000001-A ")).accession_number == ""
+
+
+@pytest.mark.parametrize(("vr", "value"), [("SQ", Sequence([])), ("SQ", Sequence([Dataset()])), ("OB", b"A1")])
+def test_what_is_no_text_is_left_out_and_not_put_into_words(vr: str, value: object) -> None:
+    header = radiograph_header()
+    for keyword in ("AccessionNumber", "PatientName", "IssuerOfPatientID"):
+        header[keyword] = DataElement(keyword, vr, value)
+    read = read_header(header)
+    assert (read.accession_number, read.patient_name, read.issuer) == ("", "", "")
 
 
 @pytest.mark.parametrize(
