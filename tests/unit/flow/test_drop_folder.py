@@ -251,9 +251,8 @@ class TestAFile:
     ) -> None:
         cart = make_cart(retry_seconds=60)
         cart.drop(NAME, pdf)
-        usage = type("Usage", (), {"free": 0})
         with monkeypatch.context() as full:
-            full.setattr("shutil.disk_usage", lambda _: usage)
+            full.setattr("pacs_node.flow.reception.shortage", lambda *_: "disk nearly full")
             assert cart.settle() == 0
         assert cart.files() == [NAME]
         assert cart.wait(30) == 0
