@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -34,7 +35,10 @@ def _missing(what: str) -> None:
 def _log_as_at_the_start() -> None:
     """A command run within a test sets up the log of its process; the next test begins anew, on standard error."""
     structlog.reset_defaults()
-    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+    structlog.configure(
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -136,7 +136,7 @@ def told(site: Site) -> Site:
 def test_import_pairs_a_cohort_exactly_as_its_truth_says(site: Site) -> None:
     summary = json.loads(site.imported.stdout)
     assert summary["faulty"] == []
-    assert [Path(name).name for name in summary["not_dicom"]] == ["truth.csv"]
+    assert [Path(name).name for name in summary["not_dicom"]] == ["cohort.csv", "shown.csv", "truth.csv"]
     rows = {row["radiograph_uid"]: row for row in site.matches()}
     with (site.cohort / "truth.csv").open(encoding="utf-8") as file:
         truth = list(csv.DictReader(file))
