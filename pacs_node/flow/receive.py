@@ -219,7 +219,7 @@ class Receiver:
         stands = same.instance
         others = tuple(row for row in known if row.instance_id != same.instance_id)
         reconsidered = stands.disposition in {Disposition.IGNORED, Disposition.HELD} and not any(
-            row.instance.disposition in BLOCKING for row in others
+            row.instance.disposition in BLOCKING or _is_disputed(row) for row in others
         )
         if reconsidered and not stands.reason.startswith((SAME_UID, DISPUTED_CODE)) and not _is_own(tx, instance):
             stands = replace(
@@ -245,6 +245,8 @@ class Receiver:
             reason = "own_result: made by pulmolink; results are never processed again"
             return replace(instance, kind=Kind.OWN, disposition=Disposition.IGNORED, reason=reason)
         if not any(row.instance.disposition in BLOCKING for row in known):
+            if instance.disposition is Disposition.ACCEPTED and any(map(_is_disputed, known)):
+                return replace(instance, disposition=Disposition.HELD, reason=DISPUTED)
             return instance
         disputed = False
         for row in known:
@@ -263,6 +265,11 @@ class Receiver:
             size_bytes=reception.size_bytes,
         )
         return Receipt(status=OUT_OF_RESOURCES, comment=comment[:64], reason=comment)
+
+
+def _is_disputed(row: StoredInstance) -> bool:
+    """Whether copies of its UID came for different people, and nobody has said yet whose it is."""
+    return row.instance.disposition is Disposition.HELD and row.instance.reason.startswith(DISPUTED_CODE)
 
 
 def _is_own(tx: Transaction, instance: Instance) -> bool:

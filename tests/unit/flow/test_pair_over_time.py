@@ -238,6 +238,16 @@ class TestADisputedRadiograph:
         assert (held.state, held.reason) == (MatchState.HELD, DISPUTED)
         assert try_again(node, held) == held
 
+    def test_a_further_copy_does_not_count_either(self, node: Node) -> None:
+        """Whose the film is has not become clearer by a third copy, whoever that one names."""
+        send_film(node, "1.1")
+        send_ecg(node, "1.2")
+        send_film(node, "1.1", PatientID="somebody else")
+        send_film(node, "1.1", PatientID="a third person")
+        films = [row.instance for row in node.store.instances() if row.instance.sop_instance_uid == "1.1"]
+        assert [film.disposition for film in films] == [Disposition.HELD] * 3
+        assert the_match(node).state is MatchState.HELD
+
 
 class TestARefusedRadiograph:
     def test_its_match_is_held_with_the_reason(self, node: Node) -> None:
