@@ -44,10 +44,9 @@ class PrintedPulse:
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Where leads begin and end, in pixels, and how well the lines agree with it (0 to 1)."""
+    """Where leads begin and end, in pixels."""
 
     starts: tuple[float, ...]  # one a column, and the end of the last
-    support: float
     contradicted: bool  # whether all lines jump together some millimetres beside where columns should begin
 
 
@@ -199,7 +198,6 @@ def find_columns(
     edges_inside = best + width * np.arange(1, count, dtype=np.float64)
     return Columns(
         starts=tuple((best + width * np.arange(count + 1)).tolist()),
-        support=best_score,
         contradicted=count > 2 and _jumps_beside(jumps, np.asarray(edges_inside, dtype=np.float64), across),
     )
 

@@ -93,7 +93,6 @@ class Checked:
 
     rows: tuple[CohortRow, ...]
     refused: tuple[Refusal, ...]
-    unused_columns: tuple[str, ...]
 
 
 def read_cohort(path: Path) -> Checked:
@@ -130,7 +129,6 @@ def read_cohort(path: Path) -> Checked:
     return Checked(
         rows=tuple(row for row in rows if row.row not in lost),
         refused=tuple(sorted((*refused, *among), key=lambda refusal: refusal.row)),
-        unused_columns=tuple(name for name in columns if name not in known),
     )
 
 
