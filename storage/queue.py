@@ -27,6 +27,7 @@ from storage.records import (
     ReportKind,
 )
 from storage.schema import chest_features, deliveries, instances, matches, reports
+from storage.shadows import renew_shadow
 from storage.transaction import move_match
 from storage.transitions import delivery_step
 
@@ -125,8 +126,19 @@ class Queue(Connections):
             ).one_or_none()
         return None if row is None else rows.chest(row)
 
-    def save_prediction(self, match_id: int, owner: str, prediction_json: str, run_digest: str, now: datetime) -> bool:
+    def save_prediction(
+        self,
+        match_id: int,
+        owner: str,
+        prediction_json: str,
+        run_digest: str,
+        now: datetime,
+        *,
+        shadowed: bool = False,
+    ) -> bool:
         """Store an estimate and take its match from PAIRED to PREDICTED, due at once.
+
+        With `shadowed`, a second package's estimate becomes due too; one of an earlier run is forgotten.
 
         False: the lease was lost or the match was superseded meanwhile, and nothing was written; or an input no
         longer counts, and the match is HELD.
@@ -134,7 +146,7 @@ class Queue(Connections):
         with self.writing() as connection:
             if _holds_refused_input(connection, match_id, owner, now):
                 return False
-            return move_match(
+            moved = move_match(
                 connection,
                 match_id,
                 MatchState.PREDICTED,
@@ -145,6 +157,9 @@ class Queue(Connections):
                 due_at=now,
                 updated_at=now,
             )
+            if moved:
+                renew_shadow(connection, match_id, now, wanted=shadowed)
+            return moved
 
     def predecessor_report(self, match_id: int, kind: ReportKind) -> Report | None:
         """Decide which report the new one of `match_id` replaces: the nearest earlier one that may be out.

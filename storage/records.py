@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -252,3 +252,24 @@ class WantedCommitment:
     due_at: datetime  # when it is asked about next
     attempts: int  # questions so far
     last_error: str  # "" or one sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadowEstimate:
+    """What a second package said of a match, beside the estimate that was served. Never reported."""
+
+    match_id: int
+    attempts: int
+    prediction_json: str  # "" where there is none
+    reason: str  # why there is none, or why the last try failed; else ""
+    done_at: datetime | None  # None: still to be made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catheterisation:
+    """A mean pulmonary artery pressure measured by right-heart catheter. A patient has one a day."""
+
+    issuer: str
+    patient_id: str
+    measured_on: date  # on the site's calendar
+    mpap_mmhg: float

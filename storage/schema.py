@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Dialect,
     Double,
@@ -29,7 +30,7 @@ from sqlalchemy.types import TypeDecorator
 
 from storage.records import DeliveryState, Disposition, Kind, MatchState, ReportKind, RequestState
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest revision in `migrations/versions`: what a database must be at."""
 
 Word = TypeVar("Word", bound=StrEnum)
@@ -309,4 +310,29 @@ tallies = Table(
     Column("outcome", String(16), primary_key=True),
     Column("reason", String(32), primary_key=True),
     Column("times", BigInteger, nullable=False),
+)
+
+shadow_estimates = Table(  # a queue of matches that a second package estimates too, and what it said
+    "shadow_estimates",
+    metadata,
+    Column("match_id", ROW_ID, ForeignKey("matches.match_id"), primary_key=True),
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("lease_owner", Text),
+    Column("lease_until", UtcDateTime),
+    Column("prediction_json", Text, nullable=False),
+    Column("reason", ForeignText, nullable=False),
+    Column("done_at", UtcDateTime),
+    CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_is_whole"),
+    Index("ix_shadow_estimates_due", "due_at", "match_id", **where("done_at IS NULL")),
+)
+
+catheterisations = Table(
+    "catheterisations",
+    metadata,
+    Column("issuer", ForeignText, primary_key=True),
+    Column("patient_id", ForeignText, primary_key=True),
+    Column("measured_on", Date, primary_key=True),
+    Column("mpap_mmhg", Double, nullable=False),
+    Column("imported_at", UtcDateTime, nullable=False),
 )

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from storage.catheters import Catheters
 from storage.commitment_requests import CommitmentRequests
 from storage.commitments import Commitments
 from storage.deliveries import Deliveries
 from storage.queue import Queue
 from storage.reading import Reading
+from storage.shadows import Shadows
 from storage.sharing import SharedCommit
 from storage.tallies import Tallies
 from storage.transaction import PatientLock, Transaction
@@ -19,8 +21,8 @@ from storage.upkeep import Upkeep
 T = TypeVar("T")
 
 
-class Store(Queue, Deliveries, Commitments, CommitmentRequests, Reading, Upkeep, Tallies):
-    """Instances, matches, reports, deliveries, commitments and tallies in a database.
+class Store(Queue, Deliveries, Commitments, CommitmentRequests, Reading, Upkeep, Tallies, Shadows, Catheters):
+    """Instances, matches, reports, deliveries, commitments, tallies, shadow estimates and catheter values.
 
     `Store.open(url)` checks the schema; `storage.database.upgrade(url)` makes it.
     """

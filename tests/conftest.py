@@ -17,6 +17,7 @@ from pydicom.data import get_testdata_file
 pytest.register_assert_rewrite(
     "tests.unit.storage.pairing_behaviour",
     "tests.unit.storage.queue_behaviour",
+    "tests.unit.storage.shadow_behaviour",
     "tests.unit.storage.storage_examples",
     "tests.unit.storage.upkeep_behaviour",
 )

@@ -38,6 +38,7 @@ from tests.unit.flow.headers import NOON, at, encoded, identified, radiograph, w
 from tests.unit.storage.commitment_behaviour import CommitmentBehaviour, RequestBehaviour
 from tests.unit.storage.pairing_behaviour import PairingBehaviour
 from tests.unit.storage.queue_behaviour import DeliveryBehaviour, QueueBehaviour
+from tests.unit.storage.shadow_behaviour import ShadowBehaviour
 from tests.unit.storage.storage_examples import NOW, add, add_match, instance
 from tests.unit.storage.upkeep_behaviour import ReadingBehaviour, UpkeepBehaviour
 
@@ -139,6 +140,10 @@ class TestReading(ReadingBehaviour):
 
 
 class TestUpkeep(UpkeepBehaviour):
+    pass
+
+
+class TestShadow(ShadowBehaviour):
     pass
 
 

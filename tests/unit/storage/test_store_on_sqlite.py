@@ -3,6 +3,7 @@
 from tests.unit.storage.commitment_behaviour import CommitmentBehaviour, RequestBehaviour
 from tests.unit.storage.pairing_behaviour import PairingBehaviour
 from tests.unit.storage.queue_behaviour import DeliveryBehaviour, QueueBehaviour
+from tests.unit.storage.shadow_behaviour import ShadowBehaviour
 from tests.unit.storage.upkeep_behaviour import ReadingBehaviour, UpkeepBehaviour
 
 
@@ -23,6 +24,10 @@ class TestReading(ReadingBehaviour):
 
 
 class TestUpkeep(UpkeepBehaviour):
+    pass
+
+
+class TestShadow(ShadowBehaviour):
     pass
 
 
