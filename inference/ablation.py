@@ -23,7 +23,9 @@ from inference.architecture import (
     MICRO_VIT,
     RESNET34,
     VGG16,
+    VIT_BASE,
     VIT_LARGE,
+    VIT_SMALL,
     Architecture,
 )
 from inference.averaging import COARSER
@@ -39,6 +41,8 @@ from inference.split import Split
 from inference.training import grid_estimates, train
 
 ROWS = ("vgg16", "vgg16+ecg", "resnet34", "resnet34+ecg", "dinov2", "dinov2+ecg")
+DINOV2 = {"large": VIT_LARGE, "base": VIT_BASE, "small": VIT_SMALL}
+"""What may stand in the DINOv2 rows; the paper's is the large one."""
 _BACKBONES = {"vgg16": (VGG16, MICRO_VGG), "resnet34": (RESNET34, MICRO_RESNET), "dinov2": (VIT_LARGE, MICRO_VIT)}
 
 MICRO_RECIPE = Recipe(
@@ -102,9 +106,11 @@ class Row:
     chosen_epoch: int
 
 
-def architecture_of(name: str, *, micro: bool) -> Architecture:
-    """The network of a row."""
+def architecture_of(name: str, *, micro: bool, dinov2: str = "large") -> Architecture:
+    """The network of a row; `dinov2` is one of `DINOV2`, and means nothing to the stand-ins."""
     backbone = _BACKBONES[name.removesuffix("+ecg")][int(micro)]
+    if backbone == VIT_LARGE:
+        backbone = DINOV2[dinov2]
     if not name.endswith("+ecg"):
         return Architecture.image_only(backbone)
     return Architecture(chest_backbone=backbone, ecg_branch=MICRO_ECG if micro else ECG_CONVOLUTION)
@@ -116,7 +122,7 @@ def measure_row(
     split: Split,
     recipe: Recipe,
     *,
-    micro: bool,
+    architecture: Architecture,
     radiograph: RadiographPreprocessing,
     ecg: EcgPreprocessing,
     workers: Workers = CPU,
@@ -137,7 +143,7 @@ def measure_row(
     if len(split.test) < 3:
         raise ValueError("too few patients to judge")
     trained = train(
-        architecture_of(name, micro=micro),
+        architecture,
         examinations,
         split,
         recipe,

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.drift_reference import DriftReference
+
 INTERVAL_LEVEL = 0.90
 USUAL_SHARE = 0.99  # of held-out patients whose input must count as usual
 COMPONENTS = 16  # principal directions of an embedding that are weighed one by one
@@ -47,6 +49,7 @@ class Calibration:
     chest: Reference
     ecg: Reference
     patient: NDArray[np.int32] | None = None  # [visits], whose residual; None where each is another patient's
+    drift: DriftReference | None = None  # None in packages made before it was kept
 
     def __post_init__(self) -> None:
         if self.residuals_mmhg.ndim != 1 or not np.isfinite(self.residuals_mmhg).all():
@@ -81,6 +84,8 @@ class Calibration:
         tensors: dict[str, NDArray[np.generic]] = {"residuals_mmhg": self.residuals_mmhg}
         if self.patient is not None:
             tensors["patient"] = self.patient
+        if self.drift is not None:
+            tensors |= self.drift.to_tensors()
         for name, reference in (("chest", self.chest), ("ecg", self.ecg)):
             tensors[f"{name}.mean"] = reference.mean
             tensors[f"{name}.basis"] = reference.basis
@@ -107,6 +112,7 @@ class Calibration:
         return cls(
             residuals_mmhg=_float32(tensors["residuals_mmhg"]),
             patient=np.asarray(tensors["patient"], dtype=np.int32) if "patient" in tensors else None,
+            drift=DriftReference.from_tensors(tensors),
             chest=reference("chest", CHEST_EMBEDDING),
             ecg=reference("ecg", ECG_EMBEDDING),
         )

@@ -17,6 +17,7 @@ from datetime import date
 from enum import StrEnum
 from pathlib import Path
 
+from inference.columns import slips, unknown
 from inference.split import PARTS
 
 REQUIRED = ("patient", "radiograph", "ecg", "mpap_mmhg", "rhc_date")
@@ -93,6 +94,7 @@ class Checked:
 
     rows: tuple[CohortRow, ...]
     refused: tuple[Refusal, ...]
+    unread: tuple[str, ...] = ()  # columns that are none of ours, as the table names them
 
 
 def read_cohort(path: Path) -> Checked:
@@ -101,18 +103,21 @@ def read_cohort(path: Path) -> Checked:
     Raises
     ------
     TableRefused
-        If it cannot be read, lacks a required column or names one twice.
+        If it cannot be read, lacks a required column, names one twice or has one that looks like a slip of a known one.
     OSError
         If the file cannot be opened.
     """
     columns, cells = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    known = (*REQUIRED, *OPTIONAL)
+    if mistaken := slips(columns, known):
+        told = ", ".join(f"{column!r} for {name}" for column, name in mistaken.items())
+        raise TableRefused(path.name, f"has a column that looks like a slip: {told}", "rename it, or take it out")
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise TableRefused(path.name, f"lacks the columns {', '.join(missing)}", f"needed: {', '.join(REQUIRED)}")
     doubled = [name for name, count in Counter(columns).items() if count > 1]
     if doubled:
         raise TableRefused(path.name, f"names a column twice: {', '.join(doubled)}")
-    known = (*REQUIRED, *OPTIONAL)
     rows: list[CohortRow] = []
     refused: list[Refusal] = []
     for number, values in enumerate(cells, start=1):
@@ -129,6 +134,7 @@ def read_cohort(path: Path) -> Checked:
     return Checked(
         rows=tuple(row for row in rows if row.row not in lost),
         refused=tuple(sorted((*refused, *among), key=lambda refusal: refusal.row)),
+        unread=unknown(columns, known),
     )
 
 

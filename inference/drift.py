@@ -7,6 +7,7 @@ drift sooner.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ Array = NDArray[np.float64]
 BINS = 10
 FEWEST_RESULTS = 50  # on either side; below, bins of a tenth hold a handful
 LEVEL = 0.99  # of each test: a window is looked at many times
+MOST_VALUES = 50  # of one tag that are told apart
+OTHER_VALUES = "(other)"
+FEWEST_EXPECTED = 1.0  # of a value in the smaller side, for the chi-squared test
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +39,31 @@ class Shift:
     limit: float
     kolmogorov_smirnov: float
     p_value: float
+    level: float
 
     @property
     def drifted(self) -> bool:
-        """Whether either statistic is beyond what chance gives once in a hundred windows."""
-        return self.population_stability_index > self.limit or self.p_value < 1.0 - LEVEL
+        """Whether either statistic is beyond what chance gives in the share 1 - `level` of windows."""
+        return self.population_stability_index > self.limit or self.p_value < 1.0 - self.level
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoryShift:
+    """As `Shift`, of values that have no order: a chi-squared test in place of Kolmogorov and Smirnov's."""
+
+    name: str
+    reference: int
+    window: int
+    population_stability_index: float
+    limit: float
+    p_value: float
+    new: tuple[str, ...]  # values of the window that the reference never had
+    level: float
+
+    @property
+    def drifted(self) -> bool:
+        """As of `Shift`. A new value by itself is none: it may be a single film."""
+        return self.population_stability_index > self.limit or self.p_value < 1.0 - self.level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +83,12 @@ class ShareShift:
         return not self.low <= self.expected <= self.high
 
 
-def shift(name: str, reference: Array, window: Array) -> Shift:
+def level_of(comparisons: int) -> float:
+    """The level of each of several tests that together alarm by chance once in a hundred windows (Bonferroni)."""
+    return 1.0 - (1.0 - LEVEL) / max(1, comparisons)
+
+
+def shift(name: str, reference: Array, window: Array, *, level: float = LEVEL) -> Shift:
     """Compare the values of a window with those of the reference.
 
     Raises
@@ -86,9 +115,10 @@ def shift(name: str, reference: Array, window: Array) -> Shift:
         reference_mean=float(reference.mean()),
         window_mean=float(window.mean()),
         population_stability_index=index,
-        limit=float(stats.chi2.ppf(LEVEL, max(1, bins - 1))) * noise,
+        limit=float(stats.chi2.ppf(level, max(1, bins - 1))) * noise,
         kolmogorov_smirnov=float(test.statistic),
         p_value=float(test.pvalue),
+        level=level,
     )
 
 
@@ -108,6 +138,47 @@ def population_stability_index(reference: Array, window: Array, *, bins: int = B
 
     expected, found = shares(reference), shares(window)
     return float(np.sum((found - expected) * np.log(found / expected))), len(edges) + 1
+
+
+def category_shift(
+    name: str, reference: Mapping[str, int], window: Mapping[str, int], *, level: float = LEVEL
+) -> CategoryShift:
+    """Compare how often each value occurs in a window with the reference.
+
+    Values that are rare on both sides count together: the test is one of frequencies, not of single films.
+
+    Raises
+    ------
+    ValueError
+        If either has fewer than `FEWEST_RESULTS` values.
+    """
+    from scipy import stats
+
+    totals = sum(reference.values()), sum(window.values())
+    if min(totals) < FEWEST_RESULTS:
+        raise ValueError(f"{min(totals)} results are too few to compare, {FEWEST_RESULTS} are needed on either side")
+    merged: dict[str, list[float]] = {}
+    for value in sorted(set(reference) | set(window)):
+        counts = (reference.get(value, 0), window.get(value, 0))
+        expected = min(totals) * sum(counts) / sum(totals)  # in the smaller of the two, without drift
+        row = merged.setdefault(value if expected >= FEWEST_EXPECTED else OTHER_VALUES, [0.0, 0.0])
+        row[0] += counts[0]
+        row[1] += counts[1]
+    table = np.array(list(merged.values()))
+    shares = np.where(table == 0.0, 0.5, table)
+    shares = shares / shares.sum(axis=0)
+    degrees = max(1, len(table) - 1)
+    noise = 1.0 / totals[0] + 1.0 / totals[1]
+    return CategoryShift(
+        name=name,
+        reference=totals[0],
+        window=totals[1],
+        population_stability_index=float(np.sum((shares[:, 1] - shares[:, 0]) * np.log(shares[:, 1] / shares[:, 0]))),
+        limit=float(stats.chi2.ppf(level, degrees)) * noise,
+        p_value=float(stats.chi2_contingency(table, correction=False).pvalue) if len(table) > 1 else 1.0,
+        new=tuple(sorted(set(window) - set(reference) - {OTHER_VALUES})) if OTHER_VALUES not in reference else (),
+        level=level,
+    )
 
 
 def share_shift(name: str, happened: int, window: int, expected: float) -> ShareShift:

@@ -33,6 +33,7 @@ class Examination:
     name: str = ""  # what the table calls it
     acquired_at: str = ""  # of the radiograph, ISO 8601
     attributes: Mapping[str, str] = field(default_factory=dict)  # of `cohort.ATTRIBUTES`
+    tags: Mapping[str, str] = field(default_factory=dict)  # of machine and technique, as `drift` compares them
 
 
 def keep_examinations(folder: Path, key: str, examinations: Iterable[Examination]) -> list[Examination]:
@@ -59,6 +60,7 @@ def keep_examinations(folder: Path, key: str, examinations: Iterable[Examination
                     "name": examination.name,
                     "acquired_at": examination.acquired_at,
                     "attributes": dict(examination.attributes),
+                    "tags": dict(examination.tags),
                 }
             )
     write_durably(folder / _INDEX, json.dumps({"key": key, "examinations": listed}).encode())

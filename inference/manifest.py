@@ -50,6 +50,7 @@ class PackageFault(StrEnum):
     WEIGHTS = "weights"  # tensors do not fit the architecture
     CALIBRATION = "calibration"
     GOLDEN = "golden"  # a recorded answer is not reproduced
+    SIGNATURE = "signature"  # not signed by the key that the site trusts
 
 
 class PackageRefused(Exception):

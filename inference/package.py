@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from inference.durable import write_durably
 from inference.manifest import (
     MAXIMUM_MANIFEST_BYTES,
     Manifest,
@@ -37,6 +38,8 @@ WEIGHTS = "model.safetensors"
 CALIBRATION = "calibration.safetensors"
 CARD = "MODEL_CARD.md"
 GOLDEN = "golden/cases.json"
+SIGNATURE = "model.sig"
+"""Beside the package and no part of it: `signature` makes and checks it."""
 GOLDEN_TOLERANCE_MMHG = 0.05
 
 _PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".npy", ".joblib"})
@@ -193,6 +196,8 @@ def copy_package(source: Path, folder: Path) -> bool:
     if (folder / MANIFEST).is_file():
         if read_manifest(folder).to_bytes() == manifest.to_bytes():
             read_package(folder)
+            if (source / SIGNATURE).is_file():  # it may have been signed since
+                write_durably(folder / SIGNATURE, (source / SIGNATURE).read_bytes())
             return False
         raise PackageRefused(
             PackageFault.UNEXPECTED_FILE,
@@ -202,7 +207,8 @@ def copy_package(source: Path, folder: Path) -> bool:
         )
     draft = folder.with_name(folder.name + ".new")
     shutil.rmtree(draft, ignore_errors=True)
-    for name in (*sorted(manifest.files), MANIFEST):
+    beside = (SIGNATURE,) if (source / SIGNATURE).is_file() else ()
+    for name in (*sorted(manifest.files), MANIFEST, *beside):
         (draft / name).parent.mkdir(parents=True, exist_ok=True)
         with (source / name).open("rb") as given, (draft / name).open("wb") as copy:
             shutil.copyfileobj(given, copy)
@@ -211,6 +217,21 @@ def copy_package(source: Path, folder: Path) -> bool:
     read_package(draft)
     draft.rename(folder)
     return True
+
+
+def read_calibration(folder: Path) -> tuple[Manifest, Tensors]:
+    """The manifest and what the package was calibrated by, without its weights.
+
+    Raises
+    ------
+    PackageRefused
+        If either is not as it was written.
+    """
+    manifest = read_manifest(folder)
+    if CALIBRATION not in manifest.files:
+        raise PackageRefused(PackageFault.MANIFEST, MANIFEST, f"does not name {CALIBRATION}")
+    content = _checked(folder, CALIBRATION, manifest.files[CALIBRATION])
+    return manifest, _tensors(content, CALIBRATION, PackageFault.CALIBRATION)
 
 
 def read_card(folder: Path) -> str:
@@ -245,7 +266,7 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
         raise PackageRefused(PackageFault.MANIFEST, MANIFEST, f"does not name {name}")
     for name in sorted(set(manifest.files) - present):
         raise PackageRefused(PackageFault.MISSING_FILE, name, "is missing", "install the package again")
-    for name in sorted(present - set(manifest.files) - {MANIFEST}):
+    for name in sorted(present - set(manifest.files) - {MANIFEST, SIGNATURE}):
         raise PackageRefused(
             PackageFault.UNEXPECTED_FILE, name, "is not named in the manifest", "remove it or install again"
         )

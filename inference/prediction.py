@@ -84,6 +84,9 @@ class Prediction:
     model: ModelIdentity
     code_version: str
     seconds: float  # spent in the network for this answer
+    # Where the embeddings lie along the package's own directions, for `model drift`; empty if it keeps none.
+    chest_components: tuple[float, ...] = ()
+    ecg_components: tuple[float, ...] = ()
 
     def to_json(self) -> str:
         """As stored in the match table; `from_json` gives the same value back."""
@@ -95,5 +98,6 @@ class Prediction:
         fields = json.loads(text)
         fields["model"] = ModelIdentity(**fields["model"])
         fields["findings"] = tuple(Finding(**finding) for finding in fields["findings"])
-        fields["patch_mpap_mmhg"] = tuple(fields["patch_mpap_mmhg"])
+        for name in ("patch_mpap_mmhg", "chest_components", "ecg_components"):
+            fields[name] = tuple(fields.get(name, ()))
         return cls(**fields)

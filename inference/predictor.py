@@ -20,6 +20,7 @@ from inference.package import (
     CALIBRATION,
     GOLDEN,
     GOLDEN_TOLERANCE_MMHG,
+    MANIFEST,
     WEIGHTS,
     GoldenCase,
     locate,
@@ -27,6 +28,7 @@ from inference.package import (
 )
 from inference.prediction import Chest, Finding, ModelIdentity, Prediction
 from inference.radiograph import Radiograph, RadiographPreprocessing
+from inference.signature import vouched_manifest
 
 
 class Predictor:
@@ -39,7 +41,7 @@ class Predictor:
         self.identity: ModelIdentity = manifest.identity()
 
     @classmethod
-    def load(cls, folder: Path | str, *, threads: int | None = None) -> Predictor:
+    def load(cls, folder: Path | str, *, threads: int | None = None, public_key: Path | None = None) -> Predictor:
         """The package in `folder`, or the shipped package of that name.
 
         Parameters
@@ -49,16 +51,21 @@ class Predictor:
         threads
             How many threads torch may use in this process; None leaves torch's own choice. The same number gives
             bit-identical answers.
+        public_key
+            A PEM file; then the package must be signed by its private key (`signature`).
 
         Raises
         ------
         PackageRefused
-            If a file is missing, added or changed, the tensors do not fit, or a golden case differs by more than
-            0.05 mmHg.
+            If it is not signed by that key, a file is missing, added or changed, the tensors do not fit, or a golden
+            case differs by more than 0.05 mmHg.
         """
         if threads is not None:
             torch.set_num_threads(threads)
+        vouched = None if public_key is None else vouched_manifest(locate(folder), public_key)
         package = read_package(locate(folder))
+        if vouched not in {None, package.manifest.identity().digest}:
+            raise PackageRefused(PackageFault.SIGNATURE, MANIFEST, "is not the file that was signed", "install again")
         try:
             network = network_from_tensors(package.manifest.architecture, package.weights)
         except ValueError as error:
@@ -142,6 +149,7 @@ class Predictor:
     ) -> Prediction:
         mpap = float(np.mean(patch_mmhg.astype(np.float64)))
         low, high = self._calibration.interval(mpap)
+        kept = self._calibration.drift
         return Prediction(
             mpap_mmhg=mpap,
             interval_low_mmhg=low,
@@ -154,6 +162,8 @@ class Predictor:
             model=self.identity,
             code_version=_code_version(),
             seconds=seconds,
+            chest_components=kept.chest.components(chest.mean(axis=0)) if kept else (),
+            ecg_components=kept.ecg.components(ecg) if kept else (),
         )
 
     def _findings(self, chest: NDArray[np.float32], ecg: NDArray[np.float32]) -> tuple[Finding, ...]:

@@ -6,6 +6,7 @@ What is measured is what is shipped: the weights are rounded to their stored for
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from inference import card
 from inference.agreement import agreement, bootstrap_intervals, wilson_interval
 from inference.architecture import Architecture
 from inference.calibration import INTERVAL_LEVEL, Calibration, fit_reference, patient_weights
+from inference.drift import MOST_VALUES, OTHER_VALUES
+from inference.drift_reference import MOST_PATIENTS, Directions, DriftReference
 from inference.engine import Engine, network_from_tensors, tensors_of
 from inference.examinations import Examination
 from inference.manifest import EcgPreprocessing, Manifest, PackageKind
@@ -87,6 +90,7 @@ def release(
             "examinations": {part: len(rows) for part, rows in asdict(split).items()},
             "calibrated_on": "calibration patients" if split.calibration else "validation patients",
             "mpap_mmhg": _spread([examination.mpap_mmhg for examination in examinations]),
+            **_tags(examinations, split.calibrating),
         },
         training={
             "recipe": asdict(recipe),
@@ -118,10 +122,16 @@ def calibrate(engine: Engine, examinations: Sequence[Examination], split: Split)
     chest, ecg = embeddings(engine, examinations, split.calibrating)
     measured = _measured(examinations, split.calibrating)
     usual_chest, usual_ecg = embeddings(engine, examinations, split.train)
-    residuals = measured - engine.fuse(chest, ecg).mean(axis=1).astype(np.float64)
+    estimated = engine.fuse(chest, ecg).mean(axis=1)
+    residuals = measured - estimated.astype(np.float64)
     return Calibration(
         residuals_mmhg=residuals.astype(np.float32),
         patient=_patient_numbers(examinations, split.calibrating),
+        drift=DriftReference(
+            chest=Directions.fit(usual_chest.mean(axis=1), chest.mean(axis=1)),
+            ecg=Directions.fit(usual_ecg, ecg),
+            predicted_mmhg=estimated[:MOST_PATIENTS].astype(np.float32),
+        ),
         chest=fit_reference(usual_chest.mean(axis=1), chest.mean(axis=1)),
         ecg=fit_reference(usual_ecg, ecg),
     )
@@ -214,6 +224,22 @@ def _patient_numbers(examinations: Sequence[Examination], rows: Sequence[int]) -
 
 def _measured(examinations: Sequence[Examination], rows: Sequence[int]) -> NDArray[np.float64]:
     return np.array([examinations[k].mpap_mmhg for k in rows], dtype=np.float64)
+
+
+def _tags(examinations: Sequence[Examination], rows: Sequence[int]) -> dict[str, object]:
+    """How often each value of each tag occurs among `rows`; rare ones beyond `MOST_VALUES` count together."""
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        for name, value in examinations[row].tags.items():
+            counts.setdefault(name, Counter())[value] += 1
+    if not counts:
+        return {}
+    told = {}
+    for name, of_value in sorted(counts.items()):
+        common = dict(of_value.most_common(MOST_VALUES))
+        rest = of_value.total() - sum(common.values())
+        told[name] = common | ({OTHER_VALUES: rest} if rest else {})
+    return {"tags": told}
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("run", "Run everything: receiver, workers, scheduler, web."),
     "receive": ("run", "Run the DICOM receiver alone."),
     "work": ("run", "Run one worker alone: estimates, reports, deliveries."),
+    "shadow": ("shadow", "Run a second package beside the service; never reported."),
     "schedule": ("run", "Run the scheduler alone."),
     "watch": ("watch", "Take in what ECG carts drop into a folder."),
     "web": ("run", "Run the web port alone: /healthz, /readyz, /metrics."),

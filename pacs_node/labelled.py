@@ -26,6 +26,7 @@ from inference.radiograph import RadiographPreprocessing, RadiographUnusable
 from pacs_node.flow.acquired import acquired
 from pacs_node.flow.classify import classify, text
 from pacs_node.flow.part10 import UNREADABLE
+from pacs_node.flow.tags import ecg_tags, radiograph_tags
 from pacs_node.opening.opener import NotOpened, Opener
 from storage.objects import ObjectStore
 from storage.records import Disposition, Kind
@@ -161,6 +162,7 @@ def _examination(row: CohortRow, source: Source, reading: Reading, owners: dict[
         name=f"row {row.row}",
         acquired_at=at.at.isoformat() if at is not None else str(day),
         attributes=dict(row.attributes),
+        tags={**radiograph_tags(chest or Dataset()), **ecg_tags(headers["ECG"])},
     )
 
 

@@ -20,6 +20,7 @@ NEEDS_RESTART = (
     "tls.only",
     "storage.database",
     "storage.objects",
+    "model.shadow",
     "folder.path",
     "worker.processes",
 )

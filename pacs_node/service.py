@@ -119,7 +119,8 @@ class Supervisor:
         self._check = check
         receivers, workers = ["receive"] * settings.node.receivers, ["work"] * settings.worker.processes
         watch = ["watch"] if settings.folder.is_watched else []
-        names = [*receivers, "schedule", "web", *watch, *workers]
+        shadow = ["shadow"] if settings.model.shadow else []
+        names = [*receivers, "schedule", "web", *watch, *workers, *shadow]
         self._children = [_Child(name=name, arguments=self._command(name)) for name in names]
 
     def run(self, stop: threading.Event, hangup: threading.Event) -> None:

@@ -101,6 +101,21 @@ class Model(_Section):
         description='a shipped package ("synthetic-demo"), an installed one (NAME-VERSION) or a folder',
     )
     folder: Path = Field(Path("/var/lib/pulmolink/models"), description="where `pulmolink model install` puts packages")
+    shadow: str = Field(
+        "",
+        description="a second package, named likewise: it estimates the same examinations in a process of its own; its "
+        "answers are stored and compared (`model compare --live`), never reported; blank: none",
+    )
+    public_key: str = Field(
+        "",
+        description="PEM file: only packages that its private key signed (OpenSSF Model Signing) are installed, "
+        "verified and served; needs the extra pulmolink[signing]; blank: packages need no signature",
+    )
+
+    @property
+    def key(self) -> Path | None:
+        """The file that packages must be signed by."""
+        return Path(self.public_key) if self.public_key else None
 
     def find(self, name: str) -> str:
         """The folder of an installed package, else `name` as it is: a shipped package or a folder."""
@@ -423,6 +438,8 @@ def contradictions(settings: Settings) -> list[str]:
         problems.append("tls.port: the same as node.port; use another, or set tls.only")
     if tls.only and not tls.port:
         problems.append("tls.only: nobody could speak without tls.port")
+    if settings.model.shadow and settings.model.shadow == settings.model.package:
+        problems.append("model.shadow: the same as model.package; name another package, or leave it blank")
     for number, source in enumerate(settings.sources):
         if source.certificate and not (tls.port and tls.client_ca):
             problems.append(f"sources.{number}.certificate: needs tls.port and tls.client_ca")

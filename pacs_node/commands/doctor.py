@@ -67,7 +67,9 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield objects
     if database.ok and objects.ok:
         yield _run("database and objects", lambda: _together(settings))
-    yield _run("model", lambda: _model(settings))
+    yield _run("model", lambda: _model(settings, settings.model.where))
+    if settings.model.shadow:
+        yield _run("shadow", lambda: _model(settings, settings.model.find(settings.model.shadow)))
     yield _run("opening files", _confinement)
     if settings.tls.certificate:
         yield _certificate(settings)
@@ -149,14 +151,15 @@ def _objects(folder: Path, limits: Limits) -> str:
     return f"{folder} is writable, {free >> 20} MiB free"
 
 
-def _model(settings: Settings) -> str:
+def _model(settings: Settings, package: str) -> str:
     from inference.package import locate
     from inference.predictor import Predictor
 
-    identity = Predictor.load(locate(settings.model.where)).identity
+    identity = Predictor.load(locate(package), public_key=settings.model.key).identity
+    signed = ", signature holds" if settings.model.key else ""
     return (
         f"{identity.name} {identity.version} ({identity.kind}), digest {identity.digest[:12]}, "
-        "every file's digest holds, golden cases reproduced"
+        f"every file's digest holds, golden cases reproduced{signed}"
     )
 
 

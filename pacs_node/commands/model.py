@@ -14,7 +14,8 @@ from pacs_node.commands.model_ablate import ablate
 from pacs_node.commands.model_compare import compare
 from pacs_node.commands.model_drift import drift
 from pacs_node.commands.model_evaluate import evaluate
-from pacs_node.commands.model_package import card, install, list_packages, make_package
+from pacs_node.commands.model_package import KEY, card, install, list_packages, make_package, sign
+from pacs_node.commands.model_rhc import rhc
 from pacs_node.commands.model_train import train
 
 if TYPE_CHECKING:
@@ -34,11 +35,12 @@ def model() -> None:
     """
 
 
-for command in (train, ablate, make_package, install, list_packages, card):
+for command in (train, ablate, make_package, sign, install, list_packages, card):
     model.add_command(command)
 model.add_command(evaluate)
 model.add_command(compare)
 model.add_command(drift)
+model.add_command(rhc)
 
 
 @model.command()
@@ -72,21 +74,28 @@ def show(ctx: click.Context, package: str, as_json: bool) -> None:
 
 @model.command()
 @click.argument("package")
+@KEY
 @click.pass_context
-def verify(ctx: click.Context, package: str) -> None:
-    """Check every file of PACKAGE against its manifest and reproduce its golden cases.
+def verify(ctx: click.Context, package: str, public_key: Path | None) -> None:
+    """Check every file of PACKAGE against its manifest and reproduce its golden cases; its signature too.
+
+    The signature is checked where --public-key or model.public_key names the key that must have made it.
 
     \b
     Example:
       pulmolink model verify ./my-package
+      pulmolink model verify ./my-package --public-key ./publisher.pem
     """
     from inference.package import GOLDEN_TOLERANCE_MMHG, locate
     from inference.predictor import Predictor
 
-    identity = Predictor.load(locate(settings_of(ctx).model.find(package))).identity
+    configured = settings_of(ctx).model
+    key = public_key or configured.key
+    identity = Predictor.load(locate(configured.find(package)), public_key=key).identity
+    signed = f", signed by the key in {key}" if key else ""
     click.echo(
         f"{identity.name} {identity.version}: every file as written, golden cases within "
-        f"{GOLDEN_TOLERANCE_MMHG} mmHg\ndigest {identity.digest}"
+        f"{GOLDEN_TOLERANCE_MMHG} mmHg{signed}\ndigest {identity.digest}"
     )
 
 
@@ -176,6 +185,8 @@ def _phantom_examinations(patients: int, seed: int, style: RenderStyle) -> Itera
     from inference.examinations import Examination
     from inference.phantoms import Scenario, make_patient
     from inference.radiograph import RadiographPreprocessing, read_radiograph
+    from pacs_node.flow.part10 import read_header
+    from pacs_node.flow.tags import ecg_tags, radiograph_tags
 
     preprocessing = RadiographPreprocessing()
     forms = (Scenario.PAIRED_WAVEFORM, Scenario.PAIRED_PDF_3X4, Scenario.PAIRED_PDF_6X2)
@@ -188,4 +199,5 @@ def _phantom_examinations(patients: int, seed: int, style: RenderStyle) -> Itera
             picture=read_radiograph(chest.part10, preprocessing).picture.astype(np.float16),
             lead_images=read(ecg.part10, style=style).pixels,
             mpap_mmhg=patient.truth.mpap_mmhg,
+            tags={**radiograph_tags(read_header(chest.part10)), **ecg_tags(read_header(ecg.part10))},
         )

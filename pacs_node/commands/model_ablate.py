@@ -12,7 +12,6 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from inference.ablation import Row
     from inference.phantoms import Shown
 
 ROWS = ("vgg16", "vgg16+ecg", "resnet34", "resnet34+ecg", "dinov2", "dinov2+ecg")
@@ -22,6 +21,13 @@ FIGURES = ("mae", "sd", "slope", "r2", "rmse", "bias", "explained")
 @click.command()
 @click.option("--phantoms", type=click.Choice(["easy", "paper"]), required=True, help="The phantoms' difficulty.")
 @click.option("--micro", is_flag=True, help="Small stand-ins for all networks: minutes on two cores.")
+@click.option(
+    "--dinov2",
+    type=click.Choice(["large", "base", "small"]),
+    default="large",
+    show_default=True,
+    help="Which DINOv2 stands in its rows without --micro; the paper's is the large one.",
+)
 @click.option("--patients", type=click.IntRange(30, 99_999), default=2400, show_default=True, help="How many phantoms.")
 @click.option("--seed", type=click.IntRange(0, 9_999), default=1, show_default=True, help="Of phantoms and training.")
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="How many seeds, from --seed.")
@@ -41,6 +47,7 @@ FIGURES = ("mae", "sd", "slope", "r2", "rmse", "bias", "explained")
 def ablate(
     phantoms: str,
     micro: bool,
+    dinov2: str,
     patients: int,
     seed: int,
     seeds: int,
@@ -62,6 +69,7 @@ def ablate(
     Example:
       pulmolink model ablate --phantoms paper --micro
       pulmolink model ablate --phantoms paper --micro --seeds 3 --json --out ./ablation
+      pulmolink model ablate --phantoms easy --dinov2 small --only dinov2 --only dinov2+ecg --patients 200 --epochs 2
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -72,14 +80,16 @@ def ablate(
         printed = read_published(published) if published else None
     except ValueError as error:
         raise click.UsageError(f"--published: {error}") from error
-    sources = _sources(weights, micro=micro)
+    sources = _sources(weights, micro=micro, dinov2=dinov2)
     names = [name for name in ROWS if not only or name in only]
     console = Console(stderr=True)
     runs = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, console=console, transient=True) as bar:
         for number in range(seed, seed + seeds):
-            runs.append(_one(bar, names, phantoms, patients, number, epochs, sources, device, out, micro=micro))
+            runs.append(
+                _one(bar, names, phantoms, patients, number, epochs, sources, device, out, micro=micro, dinov2=dinov2)
+            )
     summary = _mean(runs)
     if out is not None:
         (out / "ablation.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
@@ -101,6 +111,7 @@ def _one(
     out: Path | None,
     *,
     micro: bool,
+    dinov2: str,
 ) -> dict[str, Any]:
     """All rows of one seed."""
     from dataclasses import asdict, replace
@@ -134,12 +145,12 @@ def _one(
         write_split(
             folder / "split.csv", [one.name for one in examinations], [one.patient_id for one in examinations], split
         )
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     for name in names:
-        backbone = architecture_of(name, micro=micro).chest_backbone
+        architecture = architecture_of(name, micro=micro, dinov2=dinov2)
         task = bar.add_task(f"seed {seed}: {name}", total=recipe.epochs, note="")
 
-        def prepare(network: FusedNetwork, backbone: str = backbone) -> None:
+        def prepare(network: FusedNetwork, backbone: str = architecture.chest_backbone) -> None:
             if backbone in sources:
                 import_weights(network.chest, backbone, sources[backbone])
 
@@ -153,7 +164,7 @@ def _one(
                 examinations,
                 split,
                 recipe,
-                micro=micro,
+                architecture=architecture,
                 radiograph=RadiographPreprocessing(),
                 ecg=EcgPreprocessing(style=asdict(style)),
                 workers=workers,
@@ -161,16 +172,17 @@ def _one(
                 progress=progress,
             )
         bar.remove_task(task)
-        rows.append(row)
+        given = sources.get(architecture.chest_backbone, "random")
+        rows.append({**asdict(row), "network": architecture.name, "weights": given})
         if folder is not None:
             judged = [examinations[k] for k in split.test]
             write_predictions(folder / f"{name}.csv", judged, estimated, model=f"{name} seed {seed}")
     visits: list[Shown] = shown
     known = oracle_r2(tuple(visits[k] for k in split.train), tuple(visits[k] for k in split.test))
-    return {"seed": seed, "rows": [asdict(row) for row in rows], "oracle_r2": known, "recipe": asdict(recipe)}
+    return {"seed": seed, "rows": rows, "oracle_r2": known, "recipe": asdict(recipe)}
 
 
-def _sources(weights: Sequence[str], *, micro: bool) -> dict[str, str]:
+def _sources(weights: Sequence[str], *, micro: bool, dinov2: str) -> dict[str, str]:
     """`--weights vgg16=FILE` by timm's name of the backbone."""
     from inference.ablation import architecture_of
 
@@ -179,7 +191,7 @@ def _sources(weights: Sequence[str], *, micro: bool) -> dict[str, str]:
         name, _, source = text.partition("=")
         if name not in ROWS or "+" in name or not source:
             raise click.UsageError("--weights: write vgg16=FILE, resnet34=FILE or dinov2=FILE; FILE may be hub")
-        found[architecture_of(name, micro=False).chest_backbone] = source
+        found[architecture_of(name, micro=False, dinov2=dinov2).chest_backbone] = source
     if found and micro:
         raise click.UsageError("--weights: the stand-ins of --micro have no published weights")
     return found
@@ -194,7 +206,8 @@ def _mean(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     rows = []
     for number, first in enumerate(runs[0]["rows"]):
         of_seeds = [run["rows"][number] for run in runs]
-        row = {"name": first["name"], **{figure: mean([one[figure] for one in of_seeds]) for figure in FIGURES}}
+        row = {"name": first["name"], "network": first["network"], "weights": first["weights"]}
+        row |= {figure: mean([one[figure] for one in of_seeds]) for figure in FIGURES}
         rows.append(row | {"loa": [mean([one["loa"][side] for one in of_seeds]) for side in (0, 1)]})
     oracle = {name: mean([run["oracle_r2"][name] for run in runs]) for name in runs[0]["oracle_r2"]}
     summary: dict[str, Any] = {
@@ -252,6 +265,11 @@ def _show(summary: Mapping[str, Any], printed: Mapping[str, Mapping[str, float]]
     console.print(f"Paper: {held}. Other patients: not a comparison.", soft_wrap=True)
     if micro:
         console.print("The networks are small stand-ins, none of them the paper's. Research use only.", soft_wrap=True)
+        return
+    for row in summary["rows"]:
+        given = "random weights" if row["weights"] == "random" else f"published weights ({row['weights']})"
+        console.print(f"{row['name']}: {row['network']}, from {given}", style="dim", soft_wrap=True)
+    console.print("Research use only.")
 
 
 def _printed(paper: Mapping[str, float]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -31,6 +31,12 @@ DESCRIBING = (
         default="float32",
         help="As stored in the package.",
     ),
+)
+
+KEY = click.option(
+    "--public-key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="PEM file that the package must be signed by.  [default: model.public_key]",
 )
 
 
@@ -136,11 +142,39 @@ def make_package(run: Path, out: Path | None, **chosen: Any) -> None:
 
 @click.command()
 @click.argument("package", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.pass_context
-def install(ctx: click.Context, package: Path) -> None:
-    """Verify PACKAGE (every file, every golden case) and copy it to model.folder as NAME-VERSION.
+@click.option(
+    "--key", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="PEM: the private key."
+)
+@click.option("--password-file", type=click.File("r"), help="Whose first line opens the key.")
+def sign(package: Path, key: Path, password_file: TextIO | None) -> None:
+    """Sign PACKAGE by OpenSSF Model Signing with an elliptic-curve key; the signature is PACKAGE/model.sig.
 
-    It answers once model.package names it and the node is started again.
+    Needs the extra pulmolink[signing]. The package itself, and its digest, stay as they are.
+
+    \b
+    Example:
+      openssl ecparam -name prime256v1 -genkey -noout -out private.pem
+      openssl ec -in private.pem -pubout -out public.pem
+      pulmolink model sign ./my-package --key private.pem
+    """
+    from inference.package import read_package
+    from inference.signature import sign as sign_package
+
+    manifest = read_package(package).manifest
+    password = password_file.readline().rstrip("\n") if password_file else None
+    path = sign_package(package, key, password=password)
+    click.echo(f"{manifest.name} {manifest.version} signed: {path}")
+
+
+@click.command()
+@click.argument("package", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@KEY
+@click.pass_context
+def install(ctx: click.Context, package: Path, public_key: Path | None) -> None:
+    """Verify PACKAGE (every file, every golden case, its signature) and copy it to model.folder as NAME-VERSION.
+
+    The signature is checked where --public-key or model.public_key names a key. The package answers once model.package
+    names it and the node is started again.
 
     \b
     Example:
@@ -148,14 +182,19 @@ def install(ctx: click.Context, package: Path) -> None:
     """
     from inference.package import copy_package
     from inference.predictor import Predictor
+    from inference.signature import vouched_manifest
 
-    identity = Predictor.load(package).identity
+    configured = settings_of(ctx).model
+    key = public_key or configured.key
+    identity = Predictor.load(package, public_key=key).identity
     name = f"{identity.name}-{identity.version}"
-    folder = settings_of(ctx).model.folder / name
+    folder = configured.folder / name
     if copy_package(package, folder):
         click.echo(f"{identity.name} {identity.version} installed in {folder}")
     else:
         click.echo(f"{identity.name} {identity.version} was installed before, the same bytes, in {folder}")
+    if key is not None:
+        vouched_manifest(folder, key)
     click.echo(f'to use it: [model] package = "{name}"\ndigest {identity.digest}')
 
 

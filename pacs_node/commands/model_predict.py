@@ -79,12 +79,14 @@ def predict_cohort(
     from inference.evaluation.errors import EvaluationError, RefusedRow, TableRefused
     from inference.package import locate, read_manifest
     from inference.predictor import Predictor
+    from pacs_node.commands.train_cohort import tell_unread
     from pacs_node.labelled import Folder, Reading, read_examinations
 
     def refusal(found: Refusal) -> RefusedRow:
         return RefusedRow(line=found.row, column="", reason=found.detail, counted="row")
 
     checked = read_cohort(cohort)
+    tell_unread(checked)
     split = any(row.split for row in checked.rows)
     wanted = part or ("test" if split else "all")
     if wanted != "all" and not split:

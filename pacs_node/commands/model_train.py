@@ -262,13 +262,15 @@ def _planned(
     radiograph, ecg = RadiographPreprocessing(), EcgPreprocessing(style=asdict(RenderStyle()))
     digest = hashlib.sha256(cohort.read_bytes()).hexdigest()
     said = json.dumps([digest, radiograph.to_json(), ecg.to_json(), any_view, stored])
-    return read_cohort(cohort), Run(
+    checked = read_cohort(cohort)
+    unread = {"columns_not_read": list(checked.unread)} if checked.unread else {}
+    return checked, Run(
         architecture=architecture,
         recipe=recipe,
         radiograph=radiograph,
         ecg=ecg,
         examinations_key=hashlib.sha256(said.encode()).hexdigest(),
-        data={"cohort": cohort.name, "cohort_sha256": digest},
+        data={"cohort": cohort.name, "cohort_sha256": digest, **unread},
         weights={"source": weights},
     )
 

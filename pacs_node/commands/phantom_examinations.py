@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -48,8 +50,20 @@ def _each(draw: Callable[[int], tuple[Examination, Shown]], patients: int) -> It
     if patients < MANY or processors == 1:
         yield from map(draw, range(patients))
         return
-    with ProcessPoolExecutor(processors, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processors, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         yield from pool.map(draw, range(patients), chunksize=16)
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def _draw(index: int, *, seed: int, difficulty: str, style: RenderStyle, stand_ins: bool) -> tuple[Examination, Shown]:

@@ -175,7 +175,9 @@ def work(ctx: click.Context, supervised: bool) -> None:
         for thread in threads:
             thread.start()
         try:
-            predictor = Predictor.load(locate(settings.model.where), threads=settings.worker.threads or None)
+            predictor = Predictor.load(
+                locate(settings.model.where), threads=settings.worker.threads or None, public_key=settings.model.key
+            )
             log.info("model_loaded", model=predictor.identity.name, digest=predictor.identity.digest[:12])
             warm_up()
             opener.wait_ready()

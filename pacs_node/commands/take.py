@@ -11,7 +11,7 @@ import click
 
 from pacs_node.commands.context import opened
 from pacs_node.commands.present import match_row
-from storage.records import MatchState
+from pacs_node.flow.pair import ESTIMATED
 
 COLUMNS = (
     "match_id",
@@ -38,10 +38,6 @@ COLUMNS = (
 )
 
 
-STANDING = frozenset({MatchState.PREDICTED, MatchState.REPORTED, MatchState.DELIVERED, MatchState.COMMITTED})
-"""States whose estimate stands. What is held, failed or superseded is no result."""
-
-
 @click.command(epilog="Example: pulmolink export --format csv results.csv")
 @click.option("--format", "form", type=click.Choice(["csv"]), default="csv", show_default=True, help="Form of OUT.")
 @click.argument("out", type=click.Path(dir_okay=False, allow_dash=True))
@@ -49,7 +45,7 @@ STANDING = frozenset({MatchState.PREDICTED, MatchState.REPORTED, MatchState.DELI
 def export(ctx: click.Context, form: str, out: str) -> None:
     """Write every current result (superseded ones left out) to OUT, or to standard output if OUT is "-"."""
     with opened(ctx) as node:
-        rows = [match_row(match) for match in node.store.matches(states=STANDING)]
+        rows = [match_row(match) for match in node.store.matches(states=ESTIMATED)]
     if out == "-":
         _write(sys.stdout, rows)
     else:

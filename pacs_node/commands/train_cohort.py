@@ -39,6 +39,7 @@ def labelled_examinations(
     from pacs_node.labelled import Folder, Node, Reading
     from pacs_node.opening.opener import Opener
 
+    tell_unread(checked)
     kept = kept_examinations(out / EXAMINATIONS, key)
     if kept is not None:
         with (out / REFUSED).open(encoding="utf-8") as file:
@@ -74,6 +75,12 @@ def labelled_examinations(
     if len(refused) > SHOWN:
         click.echo(f"... and {len(refused) - SHOWN} more, all in {out / REFUSED}", err=True)
     return examinations, len(refused)
+
+
+def tell_unread(checked: Checked) -> None:
+    """Say which columns of a table nothing reads."""
+    for column in checked.unread:
+        click.echo(f"warning: the column {column!r} is not known; nothing reads it", err=True)
 
 
 def _read(

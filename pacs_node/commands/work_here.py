@@ -22,7 +22,10 @@ def work_here(node: Opened, after_each: Callable[[], None] = lambda: None) -> No
     quiet()
     with Opener(node.settings.limits) as opener:
         opener.start()
-        predictor = Predictor.load(locate(node.settings.model.where), threads=node.settings.worker.threads or None)
+        settings = node.settings
+        predictor = Predictor.load(
+            locate(settings.model.where), threads=settings.worker.threads or None, public_key=settings.model.key
+        )
         opener.wait_ready()
         stages = Stages(node.store, node.objects, predictor, opener, node.settings, utc_now)
         worker = Worker(node.store, stages, node.settings, utc_now, predictor.identity.digest)

@@ -28,6 +28,8 @@ from storage.transaction import PatientLock, Transaction
 CORRECTABLE = frozenset({Disposition.REFUSED, Disposition.HELD})
 WITH_REPORT = frozenset({MatchState.REPORTED, MatchState.DELIVERED, MatchState.COMMITTED})
 """States whose match has told PACS something: a change makes a new match that names it."""
+ESTIMATED = WITH_REPORT | {MatchState.PREDICTED}
+"""States whose estimate stands. What is held, failed or superseded is no result."""
 
 CONTRADICTION = "identity_contradiction"
 DISPUTED_CODE = "identity_disputed"

@@ -105,7 +105,12 @@ class Stages:
         prediction = _with_findings(prediction, features, leads)
         digest = run_digest(radiograph.sha256, ecg.sha256, self._predictor.identity, self._settings)
         return self._store.save_prediction(
-            match.match_id, owner, prediction_json=prediction.to_json(), run_digest=digest, now=self._clock()
+            match.match_id,
+            owner,
+            prediction_json=prediction.to_json(),
+            run_digest=digest,
+            now=self._clock(),
+            shadowed=bool(self._settings.model.shadow),
         )
 
     def report(self, match: Match, owner: str) -> bool:
@@ -231,7 +236,12 @@ def failed_try(match: Match) -> str:
 def _with_findings(prediction: Prediction, features: ChestFeatures, leads: LeadImages) -> Prediction:
     """The prediction with what was found while its inputs were read."""
     chest = [Finding(**finding) for finding in json.loads(features.findings_json)]
-    ecg = [
+    return replace(prediction, findings=(*chest, *ecg_findings(leads), *prediction.findings))
+
+
+def ecg_findings(leads: LeadImages) -> tuple[Finding, ...]:
+    """What was found while an ECG was read."""
+    return tuple(
         Finding(
             subject="ecg",
             code=finding.code,
@@ -239,8 +249,7 @@ def _with_findings(prediction: Prediction, features: ChestFeatures, leads: LeadI
             detail=f"{finding.lead}: {finding.detail}" if finding.lead else finding.detail,
         )
         for finding in leads.quality
-    ]
-    return replace(prediction, findings=(*chest, *ecg, *prediction.findings))
+    )
 
 
 def _png(grey: NDArray[np.uint8]) -> bytes:

@@ -76,6 +76,14 @@ class StoreCollector(Collector):
         for request_state in RequestState:
             requests.add_metric([request_state.value], asked.get(request_state, 0))
         yield requests
+        shadows = GaugeMetricFamily(
+            "pulmolink_shadow_estimates",
+            "Estimates of the second package: due, estimated, without.",
+            labels=["outcome"],
+        )
+        for outcome, count in sorted(self._store.count_shadows().items()):
+            shadows.add_metric([outcome], count)
+        yield shadows
         yield GaugeMetricFamily(
             "pulmolink_queue_age_seconds",
             "Age of the oldest match that is due and not yet worked.",
