@@ -9,6 +9,7 @@ command -v Orthanc >/dev/null || [ -x /usr/sbin/Orthanc ] || missing="$missing o
 command -v dciodvfy >/dev/null || missing="$missing dicom3tools"
 command -v gdcmscu >/dev/null || missing="$missing libgdcm-tools"
 command -v cc >/dev/null || missing="$missing gcc libc6-dev"
+command -v chromium >/dev/null || missing="$missing chromium"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 [ -z "$missing" ] && exit 0
 

@@ -33,7 +33,7 @@ def sign(folder: Path, private_key: Path, *, password: str | None = None) -> Pat
     signing = _library("signing")
     try:
         signer = signing.Config().use_elliptic_key_signer(private_key=private_key, password=password)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:  # the last of RSA keys
         raise PackageRefused(
             PackageFault.SIGNATURE,
             private_key.name,
@@ -99,7 +99,7 @@ def _wrong(folder: Path, content: bytes) -> PackageRefused:
 
     try:
         signed = _signed_files(content)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         return PackageRefused(PackageFault.SIGNATURE, SIGNATURE, f"is malformed ({type(error).__name__})")
     present = {
         path.relative_to(folder).as_posix(): path

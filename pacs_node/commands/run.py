@@ -65,9 +65,13 @@ def serve(ctx: click.Context) -> None:
 def _check(settings: Settings) -> None:
     """Refuse settings that name a model or certificates that cannot be used; say what is about to end."""
     from inference.package import locate, read_identity
+    from inference.signature import vouched_manifest
     from pacs_node.dicom import tls
 
-    read_identity(locate(settings.model.where))
+    package = locate(settings.model.where)
+    read_identity(package)
+    if settings.model.key is not None:
+        vouched_manifest(package, settings.model.key)
     tls.check(settings.tls, settings.destinations, settings.sources)
     if settings.tls.certificate:
         own = tls.standing(settings.tls, utc_now())

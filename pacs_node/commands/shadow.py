@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from pathlib import Path
 
 import click
 import structlog
@@ -35,6 +37,8 @@ def shadow(ctx: click.Context, supervised: bool) -> None:
         if not model.shadow:
             raise SettingsError(["model.shadow: no second package is configured"])
         os.nice(NICENESS)
+        with contextlib.suppress(OSError):  # where memory runs out, the kernel ends this process first
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
         quiet()
         stop = stop_event(supervised=supervised)
         package = locate(model.find(model.shadow))

@@ -1,4 +1,7 @@
-"""A small training as a process of its own: FOLDER KILL_AFTER; kills itself with -9 after that many steps, 0 never."""
+"""A small training as a process of its own: FOLDER KILL_AFTER [BACKBONE].
+
+It kills itself with -9 after KILL_AFTER steps, 0 never.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ from inference.split import Split
 from inference.training import Step, train
 
 folder, kill_after = Path(sys.argv[1]), int(sys.argv[2])
+backbone = sys.argv[3] if len(sys.argv) > 3 else MICRO_VIT
 rng = np.random.default_rng(7)
 examinations = [
     Examination(
@@ -49,7 +53,7 @@ def after(_step: Step) -> None:
 
 with workers_of("cpu") as workers:
     trained = train(
-        Architecture(chest_backbone=MICRO_VIT, ecg_branch=MICRO_ECG),
+        Architecture(chest_backbone=backbone, ecg_branch=MICRO_ECG),
         examinations,
         Split(train=tuple(range(8)), validation=(8, 9), calibration=(), test=(10, 11)),
         Recipe(epochs=2, examinations_a_step=4, learning_rate=1e-3, seed=3, threads=1),

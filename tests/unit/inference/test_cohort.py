@@ -106,6 +106,27 @@ def test_a_table_that_is_no_cohort_is_refused_as_a_whole(table: Callable[..., Pa
         read_cohort(tmp_path / "latin.csv")
 
 
+@pytest.mark.parametrize(
+    ("column", "meant"),
+    [("ecg_dat", "ecg_date"), ("Smoker", "smoker"), ("ph group", "ph_group"), ("radiograph-date", "radiograph_date")],
+)
+def test_a_column_that_looks_like_a_slip_of_a_known_one_is_an_error_with_a_hint(
+    table: Callable[..., Path], column: str, meant: str
+) -> None:
+    """Otherwise a whole column, and what it would have refused, is silently not there."""
+    head = "patient,radiograph,ecg,mpap_mmhg,rhc_date"
+    with pytest.raises(TableRefused, match=f"looks like a slip: '{column}' for {meant}") as caught:
+        read_cohort(table("A,a,ae,30,2026-03-01,x", head=f"{head},{column}"))
+    assert caught.value.hint == "rename it, or take it out"
+
+
+def test_columns_that_nothing_reads_are_named(table: Callable[..., Path]) -> None:
+    checked = read_cohort(table(SOUND + ",4.1,x", head=HEAD + ",cardiac_output,ages"))
+    assert checked.unread == ("cardiac_output", "ages")  # the table has an age: no slip
+    assert len(checked.rows) == 1
+    assert read_cohort(table(SOUND)).unread == ()
+
+
 def test_parquet_says_the_same_as_csv(table: Callable[..., Path], tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
@@ -204,6 +225,55 @@ def test_pictures_in_colour_and_other_views_are_refused(phantoms: Path, opener: 
     (phantoms / "ecg4.dcm").write_bytes(make_patient(4, 6, Scenario.PAIRED_WAVEFORM).objects[1].part10)
     _, refused = read_rows(opener, phantoms, replace(first, patient="Y", radiograph="ap.dcm", ecg="ecg4.dcm"))
     assert refused[0].fault is RowFault.RADIOGRAPH
+
+
+def test_a_cohort_of_every_fault_names_each_row_and_guesses_nothing(
+    phantoms: Path, tmp_path: Path, opener: Opener
+) -> None:
+    """Row by row through the command that trains: missing files, values out of range or none, a patient in two parts,
+    repeats, colour."""
+    from click.testing import CliRunner
+
+    from pacs_node.cli import root
+
+    head, *rows = (phantoms / "cohort.csv").read_text(encoding="utf-8").splitlines()
+    columns = head.split(",")
+    (phantoms / "ecg6.dcm").write_bytes(make_patient(5, 6, Scenario.PAIRED_WAVEFORM).objects[1].part10)
+    sound = [dict(zip(columns, row.split(","), strict=True)) | {"split": "train"} for row in rows]
+    first = sound[0]
+    date_ = first["rhc_date"]
+    table = [
+        *sound,
+        first | {"patient": "M1", "radiograph": "none.dcm", "ecg": "none-ecg.dcm"},
+        first | {"patient": "M2", "radiograph": "b.dcm", "ecg": "be.dcm", "mpap_mmhg": "300"},
+        first | {"patient": "M3", "radiograph": "c.dcm", "ecg": "ce.dcm", "mpap_mmhg": "nan"},
+        first | {"patient": "M4", "radiograph": "d.dcm", "ecg": "de.dcm", "split": "train"},
+        first | {"patient": "M4", "radiograph": "e.dcm", "ecg": "ee.dcm", "split": "test"},
+        sound[1],
+        first | {"patient": "M5", "radiograph": "colour.dcm", "ecg": "ecg6.dcm", "rhc_date": date_},
+    ]
+    path = tmp_path / "cohort.csv"
+    lines = [",".join([*columns, "split"]), *(",".join(row.values()) for row in table)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    arguments = ["model", "train", "--cohort", str(path), "--data", str(phantoms), "--out", str(tmp_path / "run"),
+                 "--backbone", "micro-vit", "--ecg", "micro", "--weights", "none"]  # fmt: skip
+    result = CliRunner().invoke(root, arguments)
+    assert result.exit_code == 1
+    n = len(sound)
+    told = [line.split(",", 2) for line in (tmp_path / "run" / "refused.csv").read_text("utf-8").splitlines()[1:]]
+    assert [(int(row), fault) for row, fault, _ in told] == [
+        (n + 1, "missing_file"),
+        (n + 2, "out_of_range"),
+        (n + 3, "not_a_number"),
+        (n + 4, "two_splits"),
+        (n + 5, "two_splits"),
+        (n + 6, "duplicate"),
+        (n + 7, "radiograph"),
+    ]
+    assert "not_monochrome" in told[-1][2]
+    for row in range(n + 1, n + 8):
+        assert f"row {row} refused" in result.output
+    assert not (tmp_path / "run" / "package").exists()
 
 
 def test_the_same_bytes_under_two_patients_are_refused(phantoms: Path, opener: Opener) -> None:

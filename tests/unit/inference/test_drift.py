@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from inference.drift import FEWEST_RESULTS, population_stability_index, share_shift, shift
+from inference.drift import (
+    FEWEST_RESULTS,
+    category_shift,
+    level_of,
+    population_stability_index,
+    share_shift,
+    shift,
+)
+from inference.drift_reference import Directions, DriftReference
 
 RNG = np.random.default_rng(17)
 REFERENCE = RNG.normal(36.0, 8.0, 800)
@@ -58,6 +66,61 @@ def test_an_expected_share_outside_its_exact_interval_is_drift() -> None:
     # Clopper and Pearson: the interval's ends leave half a per cent in each tail.
     assert stats.binom.sf(19, 200, loud.low) == pytest.approx(0.005, rel=1e-6)
     assert stats.binom.cdf(20, 200, loud.high) == pytest.approx(0.005, rel=1e-6)
+
+
+def test_frequencies_of_a_tag_are_compared_by_their_definition() -> None:
+    reference, window = {"A": 300, "B": 300}, {"A": 80, "B": 20}
+    found = category_shift("maker", reference, window)
+    assert found.population_stability_index == pytest.approx(0.3 * math.log(1.6) - 0.3 * math.log(0.4))
+    assert found.p_value == pytest.approx(stats.chi2_contingency([[300, 80], [300, 20]], correction=False).pvalue)
+    assert (found.drifted, found.new) == (True, ())
+
+
+def test_a_new_machine_is_named_and_one_film_of_it_is_no_drift() -> None:
+    reference = {"A": 400, "B": 100}
+    single = category_shift("maker", reference, {"A": 80, "B": 19, "C": 1})
+    assert (single.new, single.drifted) == (("C",), False)
+    many = category_shift("maker", reference, {"A": 40, "B": 10, "C": 50})
+    assert (many.new, many.drifted) == (("C",), True)
+
+
+def test_tags_without_drift_are_rarely_called_drifted() -> None:
+    # Seeded. Index and test at 1 % each, of the same table: they alarm together.
+    alarms = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        sides = [dict(zip("ABCDE", rng.multinomial(n, [0.5, 0.3, 0.15, 0.04, 0.01]), strict=True)) for n in (600, 150)]
+        alarms += category_shift("maker", *sides).drifted
+    assert alarms <= 16
+
+
+def test_many_comparisons_share_one_level() -> None:
+    rng = np.random.default_rng(8)
+    alarms = 0
+    for _ in range(200):
+        level = level_of(16)
+        alarms += any(shift("x", rng.normal(size=300), rng.normal(size=100), level=level).drifted for _ in range(16))
+    assert alarms <= 12
+
+
+def test_components_are_the_training_patients_own_directions() -> None:
+    rng = np.random.default_rng(2)
+    spread = np.array([8.0, 4.0, 2.0, *[0.1] * 17])
+    usual, held_out = (rng.normal(3.0, spread, (n, 20)).astype(np.float32) for n in (500, 200))
+    found = Directions.fit(usual, held_out)
+    assert found.basis.shape == (8, 20)
+    assert np.allclose(found.basis @ found.basis.T, np.eye(8), atol=1e-5)
+    assert abs(found.basis[0, 0]) > 0.99
+    assert found.held_out[:, :3].std(axis=0) == pytest.approx(1.0, abs=0.15)
+    assert found.components(held_out[7]) == pytest.approx(found.held_out[7], abs=1e-3)
+    kept = DriftReference(chest=found, ecg=found, predicted_mmhg=np.arange(200, dtype=np.float32))
+    again = DriftReference.from_tensors(kept.to_tensors())
+    assert again is not None
+    assert np.array_equal(again.ecg.held_out, found.held_out)
+    assert DriftReference.from_tensors({}) is None
+    spoilt = kept.to_tensors() | {"drift.chest.spread": found.spread[:3]}
+    with pytest.raises(ValueError, match="misshapen"):
+        DriftReference.from_tensors(spoilt)
 
 
 def test_few_or_broken_values_are_not_compared() -> None:

@@ -6,9 +6,12 @@ import csv
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
@@ -196,6 +199,47 @@ def test_an_ablation_gives_each_row_and_the_oracle(ablation: Callable[[str], obj
         assert row["loa"][0] < row["bias"] < row["loa"][1]
     assert set(told["oracle_r2"]) == {"fused", "chest", "ecg"}
     assert [run["seed"] for run in told["seeds"]] == [1, 2]
+
+
+def test_processes_that_draw_end_when_the_one_that_started_them_is_killed() -> None:
+    """Guards: two processes left at full load after an ablation was killed."""
+    program = (
+        "from concurrent.futures import ProcessPoolExecutor; from multiprocessing import get_context;"
+        "from pacs_node.commands.phantom_examinations import end_with_parent; import os, time;"
+        "pool = ProcessPoolExecutor(2, mp_context=get_context('spawn'), initializer=end_with_parent);"
+        "list(pool.map(time.sleep, [0.2, 0.2]));"
+        "[pool.submit(time.sleep, 600) for _ in range(8)];"
+        "print(*pool._processes, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        children = [psutil.Process(int(number)) for number in parent.stdout.readline().split()]
+        assert len(children) == 2
+        parent.kill()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+
+
+@pytest.mark.long
+def test_an_ablation_of_the_true_networks_runs_where_there_is_no_gpu(tmp_path: Path) -> None:
+    options = [
+        "--patients",
+        "30",
+        "--epochs",
+        "1",
+        "--dinov2",
+        "small",
+        "--only",
+        "resnet34+ecg",
+        "--only",
+        "dinov2+ecg",
+    ]
+    result = call("model", "ablate", "--phantoms", "easy", "--json", "--out", str(tmp_path), *options)
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)["rows"]
+    assert [row["name"] for row in rows] == ["resnet34+ecg", "dinov2+ecg"]
+    assert rows[1]["network"].startswith("vit_small_patch14_dinov2")
+    assert rows[1]["weights"] == "random"
 
 
 def test_an_ablation_leaves_tables_that_can_be_evaluated(ablation: Callable[[str], object]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 
 from inference.manifest import PackageFault, PackageRefused, parse_manifest
-from inference.package import locate, read_identity, read_package
+from inference.package import GOLDEN, MANIFEST, locate, read_identity, read_manifest, read_package
 from inference.predictor import Predictor
 from inference.radiograph import read_radiograph
 
@@ -56,6 +59,54 @@ def test_one_flipped_byte_in_any_file_is_refused_by_name(make_package: MakePacka
         assert name in str(caught.value)
     path.write_bytes(sound)
     assert Predictor.load(folder).identity.name == "random-demo"
+
+
+SHIPPED_FILES = sorted(
+    path.relative_to(locate("synthetic-demo")).as_posix()
+    for path in locate("synthetic-demo").rglob("*")
+    if path.is_file()
+)
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the shipped package that tests may spoil, if they mend it."""
+    folder = tmp_path_factory.mktemp("shipped") / "synthetic-demo"
+    shutil.copytree(locate("synthetic-demo"), folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", SHIPPED_FILES)
+def test_one_flipped_bit_in_any_file_of_the_shipped_package_is_refused_by_name(shipped: Path, name: str) -> None:
+    path = shipped / name
+    sound = path.read_bytes()
+    for place in (0, len(sound) // 3, len(sound) - 1):
+        for bit in (0, 7):
+            path.write_bytes(sound[:place] + bytes([sound[place] ^ 1 << bit]) + sound[place + 1 :])
+            with pytest.raises(PackageRefused) as caught:
+                read_package(shipped)
+            assert caught.value.file == name
+    path.write_bytes(sound)
+    read_package(shipped)
+
+
+@pytest.mark.parametrize("case", [0, 1])
+@pytest.mark.parametrize("error_mmhg", [-0.1, 0.1])
+def test_a_golden_case_of_the_shipped_package_off_by_a_tenth_is_refused(
+    shipped: Path, tmp_path: Path, case: int, error_mmhg: float
+) -> None:
+    """The digests fit: somebody wrote the package so, or this machine computes something else."""
+    folder = tmp_path / "package"
+    shutil.copytree(shipped, folder)
+    cases = json.loads((folder / GOLDEN).read_bytes())
+    cases[case]["patch_mpap_mmhg"][4] += error_mmhg
+    (folder / GOLDEN).write_text(json.dumps(cases), encoding="utf-8")
+    manifest = read_manifest(folder)
+    files = {**manifest.files, GOLDEN: hashlib.sha256((folder / GOLDEN).read_bytes()).hexdigest()}
+    (folder / MANIFEST).write_bytes(dataclasses.replace(manifest, files=files).to_bytes())
+    refused = refusal(folder)
+    assert (refused.fault, refused.file) == (PackageFault.GOLDEN, GOLDEN)
+    assert f"case {cases[case]['name']} differs by 0.1" in refused.detail
 
 
 def test_a_golden_case_off_by_a_tenth_is_refused(make_package: MakePackage) -> None:

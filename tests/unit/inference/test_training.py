@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ecg_ingest import RenderStyle
-from inference.architecture import MICRO, MICRO_ECG, MICRO_VIT, Architecture
+from inference.architecture import MICRO, MICRO_ECG, MICRO_VIT, VIT_SMALL, Architecture
 from inference.batches import Batches
 from inference.checkpoint import RunDiffers
 from inference.devices import precision_on
@@ -121,12 +121,13 @@ def test_a_released_package_verifies_and_carries_its_figures(
     assert str(error["value"]) in card
 
 
-def test_a_training_killed_in_the_middle_of_an_epoch_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backbone", [MICRO_VIT, pytest.param(VIT_SMALL, marks=pytest.mark.long)])
+def test_a_training_killed_in_the_middle_of_an_epoch_ends_as_if_it_had_not_been(tmp_path: Path, backbone: str) -> None:
     """Guards: a training of days lost, or silently another, after a power cut (kill -9 at a step's end)."""
 
     def begin(folder: Path, kill_after: int) -> int:
         folder.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", PROGRAM, str(folder), str(kill_after)]
+        command = [sys.executable, "-m", PROGRAM, str(folder), str(kill_after), backbone]
         return subprocess.run(command, check=False, cwd=ROOT).returncode
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
