@@ -33,8 +33,7 @@ class Directions:
         return tuple(round(float(value), 4) for value in self._along(embedding[None])[0])
 
     def _along(self, embeddings: Array) -> Array:
-        along: Array = (embeddings - self.mean) @ self.basis.T / self.spread
-        return along
+        return np.asarray((embeddings - self.mean) @ self.basis.T / self.spread, dtype=np.float32)
 
     @classmethod
     def fit(cls, usual: Array, held_out: Array) -> Directions:
@@ -49,7 +48,7 @@ class Directions:
             spread=spread[:kept].astype(np.float32),
             held_out=np.zeros((0, kept), dtype=np.float32),
         )
-        values = found._along(held_out[:MOST_PATIENTS]).astype(np.float32)
+        values = found._along(held_out[:MOST_PATIENTS])
         return cls(mean=found.mean, basis=found.basis, spread=found.spread, held_out=values)
 
 

@@ -226,7 +226,9 @@ def forest(evaluation: Evaluation, footer: str) -> Drawn:
             panel.spines["left"].set_visible(False)
 
     hidden = len(evaluation.subgroups) - len(shown)
-    note = f" {hidden} groups of fewer than {FEWEST_PATIENTS} patients are not shown." if hidden else ""
+    number = "1 group" if hidden == 1 else f"{hidden} groups"
+    verb = "is" if hidden == 1 else "are"
+    note = f" {number} of fewer than {FEWEST_PATIENTS} patients {verb} not shown." if hidden else ""
     return draw(
         "subgroups",
         "Mean absolute error and bias by subgroup",
