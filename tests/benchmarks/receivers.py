@@ -20,7 +20,8 @@ import psutil
 from tests.benchmarks.record import REPOSITORY
 from tests.integration.rig import eventually, free_port, listening
 
-SAMPLE_SECONDS = 0.1
+SAMPLE_SECONDS = 0.5
+"""Between looks at a receiver's memory: each walks its page tables, on the cores that are measured."""
 _numbers = itertools.count()
 NO_DELAY = {"TCP_NODELAY": "1"}
 """For DCMTK, and Orthanc, which is made with it: without, Nagle's algorithm costs them 40 ms an object."""
