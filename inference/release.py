@@ -73,6 +73,7 @@ def release(
     typical = Typical.of(examinations, split.train)
     view = View.fit(typical.picture, (examinations[row].picture for row in split.calibrating))
     metrics = measure(engine, calibration, examinations, split.test, seed=recipe.seed)
+    metrics["films_called_another_view"] = sum(bool(view.findings(examinations[row].picture)) for row in split.test)
     manifest = Manifest(
         name=description.name,
         version=description.version,
