@@ -204,17 +204,20 @@ def _show(explained: Explained) -> None:
     for finding in estimate.findings:
         colour = "dim" if finding.severity == "note" else "yellow"
         console.print(f"[{colour}]{finding.subject}: {finding.code}[/]  {escape(finding.detail)}")
-    grid = Table(title="patches, mmHg: their mean is the estimate", title_justify="left", show_header=False)
+    console.print("\nPatches, mmHg: their mean is the estimate")
+    grid = Table(show_header=False)
     for row in range(3):
         grid.add_row(*(f"{value:.1f}" for value in told.patch_mpap_mmhg[3 * row : 3 * row + 3]))
     console.print(grid)
-    leads = Table("lead", "effect", title="leads, mmHg against the average", title_justify="left", box=SIMPLE_HEAD)
+    console.print("Leads, mmHg: against the average training patient's")
+    leads = Table("lead", "effect", box=SIMPLE_HEAD)
     for lead, effect in sorted(told.lead_effect_mmhg.items(), key=lambda entry: -abs(entry[1])):
         leads.add_row(lead, f"{effect:+.2f}")
     leads.add_row("all twelve", f"{told.ecg_effect_mmhg:+.2f}")
     console.print(leads)
     if explained.occlusion_mmhg is not None:
-        places = Table(title="places, mmHg against the average", title_justify="left", show_header=False)
+        console.print("Places of the radiograph, mmHg: against the average training patient's")
+        places = Table(show_header=False)
         for row in explained.occlusion_mmhg:
             places.add_row(*(f"{value:+.1f}" for value in row))
         console.print(places)

@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("bench-output"), help="folder of trust.jsonl (%(default)s)")
     chosen = parser.parse_args(arguments)
     recorder = Recorder(chosen.out / "trust.jsonl")
-    right, wrong = (6, 2) if chosen.quick else (400, 60)
+    right, wrong = (4, 1) if chosen.quick else (400, 60)
     checks = Checks(chosen.package)
     load = load_now()
     console, progress = Console(), Console(stderr=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
 from inference.explanation import Typical
@@ -15,6 +17,8 @@ from inference.phantoms import Scenario, make_patient
 from inference.phantoms.wrong_films import WrongFilm, make_wrong_film
 from inference.radiograph import RadiographPreprocessing, read_radiograph
 from inference.view import HIGHEST_LIMIT, View, likeness
+from pacs_node.flow.classify import classify
+from storage.records import Disposition, Kind
 
 PREPROCESSING = RadiographPreprocessing()
 
@@ -45,6 +49,15 @@ def test_phantoms_it_never_met_are_frontal_chests_in_both_polarities(view: View,
 def test_another_view_part_or_position_is_found_behind_tags_that_say_pa(view: View, kind: WrongFilm) -> None:
     for index in (0, 1):  # stored as MONOCHROME2 and as MONOCHROME1
         assert codes(view, make_wrong_film(kind, index, 5501)) == ["not_frontal_chest"]
+
+
+@pytest.mark.parametrize("kind", list(WrongFilm))
+def test_the_tags_of_a_wrong_film_say_pa_chest_and_its_bytes_are_the_same_each_time(kind: WrongFilm) -> None:
+    part10 = make_wrong_film(kind, 1, 5501)
+    assert part10 == make_wrong_film(kind, 1, 5501)
+    assert part10 != make_wrong_film(kind, 2, 5501)
+    told = classify(dcmread(io.BytesIO(part10), stop_before_pixels=True))
+    assert (told.kind, told.disposition) == (Kind.RADIOGRAPH, Disposition.ACCEPTED)
 
 
 def test_exchanged_greys_are_told_from_another_view(view: View) -> None:
