@@ -2,7 +2,7 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-long lint bench bench-flow bench-receive bench-ecg demo-model tools clean
+.PHONY: demo test test-long lint bench bench-flow bench-receive bench-ecg bench-trust demo-model tools clean
 
 demo: $(STAMP)
 	$(BIN)/pulmolink demo
@@ -31,6 +31,10 @@ bench-receive: $(STAMP)
 # Drawn and degraded sheets with known truth: read, refused, wrong.
 bench-ecg: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.ecg
+
+# Films and ECGs that are not what their tags say: does the shipped package see it?
+bench-trust: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.trust
 
 # Train the shipped synthetic-demo package again, from nothing but the code here (about ten minutes on two cores).
 demo-model: $(STAMP)

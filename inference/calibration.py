@@ -8,7 +8,7 @@ visits: one who came often weighs as much as one who came once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,24 +17,32 @@ from inference.drift_reference import DriftReference
 
 INTERVAL_LEVEL = 0.90
 USUAL_SHARE = 0.99  # of held-out patients whose input must count as usual
-COMPONENTS = 16  # principal directions of an embedding that are weighed one by one
+COMPONENTS = 128  # principal directions of an embedding that are kept one by one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What embeddings of usual inputs look like: a Gaussian on principal directions and the rest beside them."""
+    """What embeddings of usual inputs look like: a Gaussian whose covariance is kept by its principal directions.
+
+    The covariance is shrunk towards a sphere as far as the number of patients asks for (Ledoit and Wolf, J Multivariate
+    Anal 2004;88:365): otherwise directions in which the few do not vary would make every new patient unusual.
+    """
 
     mean: NDArray[np.float32]  # [n]
-    basis: NDArray[np.float32]  # [COMPONENTS, n], orthonormal rows
-    variance: NDArray[np.float32]  # [COMPONENTS + 1]; the last is the mean squared length of the rest
+    basis: NDArray[np.float32]  # [directions, n], orthonormal rows
+    variance: NDArray[np.float32]  # [directions + 1]; the last is of every direction that is left
     limit: float  # distance that `USUAL_SHARE` of held-out patients stay below
 
     def distance(self, embedding: NDArray[np.float32]) -> float:
-        """Squared Mahalanobis distance of `embedding` [n] along the directions, and of what they leave over."""
+        """Squared Mahalanobis distance of `embedding` [n]."""
         offset = (embedding - self.mean).astype(np.float64)
         along = self.basis.astype(np.float64) @ offset
         rest = max(0.0, float(offset @ offset) - float(along @ along))
         return float(np.sum(along**2 / self.variance[:-1])) + rest / float(self.variance[-1])
+
+    def ratio(self, embedding: NDArray[np.float32]) -> float:
+        """The distance over its limit."""
+        return self.distance(embedding) / self.limit
 
     def is_unusual(self, embedding: NDArray[np.float32]) -> bool:
         """Whether `embedding` lies beyond the limit. NaN counts as unusual."""
@@ -163,12 +171,13 @@ def fit_reference(
     """
     mean = usual.mean(axis=0)
     centred = (usual - mean).astype(np.float64)
+    count, size = centred.shape
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
-    components = min(components, len(singular) - 1)
-    basis = directions[:components]
-    along = centred @ basis.T
-    rest = np.maximum(0.0, np.sum(centred**2, axis=1) - np.sum(along**2, axis=1))
-    variance = np.concatenate([along.var(axis=0), [rest.mean()]])
+    values, basis = singular**2 / count, directions[:components]
+    shrinkage = ledoit_wolf_shrinkage(centred, values)
+    kept = values[: len(basis)]
+    left = float(values[len(basis) :].sum()) / max(1, size - len(basis))
+    variance = (1.0 - shrinkage) * np.append(kept, left) + shrinkage * values.sum() / size
     reference = Reference(
         mean=mean.astype(np.float32),
         basis=basis.astype(np.float32),
@@ -180,7 +189,22 @@ def fit_reference(
         limit = conformal_quantile(distances, USUAL_SHARE)
     else:
         limit = float(distances.max())
-    return Reference(mean=reference.mean, basis=reference.basis, variance=reference.variance, limit=limit)
+    return replace(reference, limit=limit)
+
+
+def ledoit_wolf_shrinkage(centred: NDArray[np.float64], values: NDArray[np.float64]) -> float:
+    """How far towards a sphere the covariance of `centred` [count, n] is best drawn, 0 to 1.
+
+    Parameters
+    ----------
+    values
+        Eigenvalues of the covariance; those that are zero may be absent.
+    """
+    count, size = centred.shape
+    squares = float((values**2).sum())
+    spread = squares - float(values.sum()) ** 2 / size  # of the sample covariance around the sphere
+    chance = (float((np.sum(centred**2, axis=1) ** 2).sum()) / count - squares) / count
+    return min(chance, spread) / spread if spread > 0 else 1.0
 
 
 def _float32(array: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -55,7 +55,8 @@ def model_card(manifest: Manifest) -> str:
         f"(95% Wilson interval {coverage['low']} to {coverage['high']}).",
         f"- Given another patient's ECG, r falls to {metrics['correlation_with_ecg_of_another_patient']}; given "
         f"another patient's radiograph, to {metrics['correlation_with_radiograph_of_another_patient']}.",
-        f"- Held-out patients called out of distribution: {_plain(metrics['out_of_distribution_flags'])}.",
+        f"- Held-out patients called out of distribution: {_plain(metrics['out_of_distribution_flags'])}; "
+        f"films called another view or inverted: {metrics['films_called_another_view']}.",
         "",
         "## Training",
         "",

@@ -33,8 +33,12 @@ class Engine:
 
     def embed_chest(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """The nine patches of `picture` [512, 512] in one batch, as embeddings [9, 1024]."""
+        return self.embed_patches(patches(picture, self.radiograph))
+
+    def embed_patches(self, normalised: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalised patches [n, 3, 224, 224] in one batch, as embeddings [n, 1024]."""
         with torch.inference_mode():
-            batch = torch.from_numpy(patches(picture, self.radiograph)).to(self._device)
+            batch = torch.from_numpy(normalised).to(self._device)
             embedding = self.network.chest(batch.contiguous(memory_format=torch.channels_last))
         return np.ascontiguousarray(embedding.cpu().numpy(), dtype=np.float32)
 

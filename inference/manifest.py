@@ -17,7 +17,7 @@ from inference.architecture import Architecture
 from inference.prediction import ModelIdentity
 from inference.radiograph import RadiographPreprocessing
 
-SCHEMA = 1
+SCHEMA = 2  # 2: average inputs and the view's limit stand beside the calibration
 MAXIMUM_MANIFEST_BYTES = 1 << 20
 LEAD_ORDER = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 STYLE_FIELDS = (

@@ -1,6 +1,7 @@
-"""What a reader should know of a radiograph's picture before believing an estimate: contrast, clipping, polarity.
+"""What a reader should know of a radiograph's picture before believing an estimate: contrast, clipping, size.
 
-Findings, never refusals: a poor picture is still answered, and says so.
+Findings, never refusals: a poor picture is still answered, and says so. Whether it shows a chest from the front is told
+by `view`, which needs a model's average picture.
 """
 
 from __future__ import annotations
@@ -26,17 +27,7 @@ def picture_findings(picture: NDArray[np.float32], shape: tuple[int, ...]) -> li
     dark, bright = float(np.mean(picture <= 0.002)), float(np.mean(picture >= 0.998))
     if max(dark, bright) > CLIPPED_SHARE:
         found.append(_warning("clipped", f"{dark:.0%} at the dark and {bright:.0%} at the bright end"))
-    if _looks_inverted(picture):
-        found.append(_warning("probably_inverted", "the lungs are brighter than what lies between"))
     return found
-
-
-def _looks_inverted(picture: NDArray[np.float32]) -> bool:
-    """Whether the middle of the chest is clearly darker than the lung fields on both sides of it."""
-    band = picture[150:330]
-    middle = float(np.median(band[:, 236:276]))
-    right, left = float(np.median(band[:, 110:190])), float(np.median(band[:, 322:402]))
-    return middle + 0.08 < min(right, left)
 
 
 def _warning(code: str, detail: str) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from inference.architecture import CHEST_EMBEDDING
 from inference.calibration import INTERVAL_LEVEL, Calibration
 from inference.engine import LEAD_IMAGES_SHAPE, PATCHES, Engine, network_from_tensors
+from inference.explanation import Explanation, Typical, explain, occlude
 from inference.manifest import Manifest, PackageFault, PackageRefused
 from inference.package import (
     CALIBRATION,
@@ -29,14 +30,19 @@ from inference.package import (
 from inference.prediction import Chest, Finding, ModelIdentity, Prediction
 from inference.radiograph import Radiograph, RadiographPreprocessing
 from inference.signature import vouched_manifest
+from inference.view import View
 
 
 class Predictor:
     """A model package in service. One a process; not meant to be shared by threads."""
 
-    def __init__(self, engine: Engine, calibration: Calibration, manifest: Manifest) -> None:
+    def __init__(
+        self, engine: Engine, calibration: Calibration, typical: Typical, view: View, manifest: Manifest
+    ) -> None:
         self._engine = engine
         self._calibration = calibration
+        self._view = view
+        self.typical = typical
         self._manifest = manifest
         self.identity: ModelIdentity = manifest.identity()
 
@@ -72,12 +78,14 @@ class Predictor:
             raise PackageRefused(PackageFault.WEIGHTS, WEIGHTS, str(error)) from error
         try:
             calibration = Calibration.from_tensors(package.calibration)
+            typical = Typical.from_tensors(package.calibration)
+            view = View.from_tensors(package.calibration, typical.picture)
         except (KeyError, ValueError) as error:
             raise PackageRefused(PackageFault.CALIBRATION, CALIBRATION, f"is not a calibration ({error})") from error
         engine = Engine(network, package.manifest.radiograph, package.manifest.ecg)
         for case in package.golden:
             _reproduce(engine, case)
-        return cls(engine, calibration, package.manifest)
+        return cls(engine, calibration, typical, view, package.manifest)
 
     @property
     def ecg_style(self) -> Mapping[str, object]:
@@ -95,7 +103,7 @@ class Predictor:
             embedding=self._engine.embed_chest(radiograph.picture),
             geometry=radiograph.geometry,
             display=radiograph.display,
-            findings=radiograph.findings,
+            findings=(*radiograph.findings, *self._view.findings(radiograph.picture)),
         )
 
     def embed(self, picture: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -140,6 +148,20 @@ class Predictor:
         seconds = (time.perf_counter() - start) / len(values)
         return [self._prediction(values[k], chest[k], ecg[k], seconds) for k in range(len(values))]
 
+    def explain(self, embedding: NDArray[np.float32], lead_images: NDArray[np.uint8]) -> Explanation:
+        """What patches and leads contribute to the estimate that `predict` gives for the same arguments."""
+        return explain(self._engine, self.typical, embedding, lead_images)
+
+    def occlude(
+        self,
+        picture: NDArray[np.float32],
+        lead_images: NDArray[np.uint8],
+        *,
+        progress: Callable[[], None] = lambda: None,
+    ) -> NDArray[np.float64]:
+        """What each of 8 x 8 places of the radiograph changes, mmHg [8, 8]: the work of sixteen examinations."""
+        return occlude(self._engine, self.typical, picture.astype(np.float32), lead_images, progress=progress)
+
     def _prediction(
         self,
         patch_mmhg: NDArray[np.float32],
@@ -173,7 +195,7 @@ class Predictor:
             ("ecg", self._calibration.ecg, ecg),
         ):
             if reference.is_unusual(embedding):
-                times = reference.distance(embedding) / reference.limit
+                times = reference.ratio(embedding)
                 found.append(
                     Finding(
                         subject=subject,

@@ -23,12 +23,14 @@ from inference.drift import MOST_VALUES, OTHER_VALUES
 from inference.drift_reference import MOST_PATIENTS, Directions, DriftReference
 from inference.engine import Engine, network_from_tensors, tensors_of
 from inference.examinations import Examination
+from inference.explanation import Typical
 from inference.manifest import EcgPreprocessing, Manifest, PackageKind
 from inference.package import GoldenCase, quantised, write_package
 from inference.radiograph import RadiographPreprocessing
 from inference.recipe import Recipe
 from inference.split import Split
 from inference.training import Trained
+from inference.view import View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,10 @@ def release(
     weights = tensors_of(trained.network.cpu(), weights_dtype)
     engine = Engine(network_from_tensors(architecture, weights).to(device), radiograph, ecg)
     calibration = calibrate(engine, examinations, split)
+    typical = Typical.of(examinations, split.train)
+    view = View.fit(typical.picture, (examinations[row].picture for row in split.calibrating))
     metrics = measure(engine, calibration, examinations, split.test, seed=recipe.seed)
+    metrics["films_called_another_view"] = sum(bool(view.findings(examinations[row].picture)) for row in split.test)
     manifest = Manifest(
         name=description.name,
         version=description.version,
@@ -105,7 +110,7 @@ def release(
         folder,
         manifest,
         weights=weights,
-        calibration=calibration.to_tensors(),
+        calibration={**calibration.to_tensors(), **typical.to_tensors(), **view.to_tensors()},
         golden=golden_cases(
             Engine(network_from_tensors(architecture, weights), radiograph, ecg), examinations, split.test
         ),

@@ -127,7 +127,7 @@ def _examination(row: CohortRow, source: Source, reading: Reading, owners: dict[
         digest = hashlib.sha256(content[what]).digest()
         if owners.setdefault(digest, row.patient) != row.patient:
             raise refuse(RowFault.TWO_PATIENTS, f"the {what}'s bytes also stand under another patient")
-    headers = {what: _header(data) for what, data in content.items()}
+    headers = {what: header_of(data) for what, data in content.items()}
     named = {text(header, "PatientID") for header in headers.values() if header is not None} - {""}
     if len(named) > 1:
         raise refuse(RowFault.TWO_PATIENTS, "the radiograph and the ECG name different patients")
@@ -166,7 +166,7 @@ def _examination(row: CohortRow, source: Source, reading: Reading, owners: dict[
     )
 
 
-def _header(data: bytes) -> Dataset | None:
+def header_of(data: bytes) -> Dataset | None:
     """The header of a DICOM file, None of anything else; what is broken in it the readers say."""
     if data[128:132] != b"DICM":
         return None

@@ -83,15 +83,15 @@ def draw_chest(signs: ChestSigns, build: Build, rng: np.random.Generator, *, mar
     marker
         The radiopaque letter at the patient's left shoulder.
     """
-    x, y = _body_coordinates(build)
+    x, y = body_coordinates(build)
     lungs = _Lungs(x, y, build)
     path = _soft_tissue(x, y, lungs, build)
     path += _heart_and_vessels(x, y, lungs, signs, build, rng)
     path += _bones(x, y, lungs, build)
-    return _expose(path, build, rng, marker)
+    return expose(path, build, rng, marker)
 
 
-def _body_coordinates(build: Build) -> tuple[Array, Array]:
+def body_coordinates(build: Build) -> tuple[Array, Array]:
     """Where each coarse pixel lies in the body, millimetres from the midline and from the upper edge."""
     rows, columns = build.rows // COARSE, build.columns // COARSE
     step = build.pixel_mm * COARSE
@@ -104,7 +104,7 @@ def _body_coordinates(build: Build) -> tuple[Array, Array]:
     return x.astype(np.float32), y.astype(np.float32)
 
 
-def _soft_step(value: Array, width: float) -> Array:
+def soft_step(value: Array, width: float) -> Array:
     """0 below, 1 above, a smooth rise `width` wide around zero."""
     t = np.clip(value / width + 0.5, 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
@@ -116,7 +116,7 @@ def _fourth(value: Array) -> Array:
     return square * square
 
 
-def _ellipsoid(
+def ellipsoid(
     x: Array, y: Array, centre: tuple[float, float], half: tuple[float, float], tilt_degrees: float = 0.0
 ) -> Array:
     """Thickness along the ray of an ellipsoid, 1 at its middle; `half` are its half axes in the plane."""
@@ -144,16 +144,16 @@ class _Lungs:
         self.wall = THORAX_HALF_MM * np.sqrt(np.maximum(0.0, 1.0 - np.maximum(0.0, 1.0 - depth / 0.78) ** 2.3)).astype(
             np.float32
         )
-        self.cage = _soft_step(self.wall - side, 3.0) * _soft_step(y - APEX_MM, 3.0)
+        self.cage = soft_step(self.wall - side, 3.0) * soft_step(y - APEX_MM, 3.0)
         dome = np.where(x < 0, self.right_dome, self.left_dome)
         # The domes rise medially of their middle and fall into the costophrenic angles.
         fall = (
             52.0 * np.clip((side - 58.0) / 74.0, 0.0, 1.0) ** 2.6 + 16.0 * np.clip((58.0 - side) / 58.0, 0.0, 1.0) ** 2
         )
         self.diaphragm = (dome + fall).astype(np.float32)
-        above = _soft_step(self.diaphragm - y, 3.5)
+        above = soft_step(self.diaphragm - y, 3.5)
         mediastinum = 15.0 + 7.0 * np.clip((y - 150.0) / 80.0, 0.0, 1.0) + 9.0 * np.clip((95.0 - y) / 45.0, 0, 1)
-        beside = _soft_step(side - mediastinum.astype(np.float32), 9.0)
+        beside = soft_step(side - mediastinum.astype(np.float32), 9.0)
         roundness = np.sqrt(np.clip(1.0 - ((side - 74.0) / 72.0) ** 2, 0.0, 1.0))
         self.air = (self.cage * above * beside * (0.70 + 0.30 * roundness)).astype(np.float32)
         self.above = above
@@ -163,17 +163,17 @@ class _Lungs:
 def _soft_tissue(x: Array, y: Array, lungs: _Lungs, build: Build) -> Array:
     """Centimetres of water along the ray for body wall, abdomen and mediastinum."""
     side = np.abs(x)
-    shoulder = 34.0 * _soft_step(140.0 - y, 150.0)
-    half = 158.0 + 16.0 * (build.fat - 1.0) + shoulder - 60.0 * _soft_step(38.0 - y, 90.0)
+    shoulder = 34.0 * soft_step(140.0 - y, 150.0)
+    half = 158.0 + 16.0 * (build.fat - 1.0) + shoulder - 60.0 * soft_step(38.0 - y, 90.0)
     inside = np.clip(1.0 - (side / half) ** 2, 0.0, 1.0)
-    body = 19.0 * build.fat**0.5 * np.sqrt(inside) * (1.0 - 0.25 * _soft_step(80.0 - y, 110.0))
-    neck = 4.0 * np.exp(-((x / 62.0) ** 2)) * _soft_step(62.0 - y, 60.0)
+    body = 19.0 * build.fat**0.5 * np.sqrt(inside) * (1.0 - 0.25 * soft_step(80.0 - y, 110.0))
+    neck = 4.0 * np.exp(-((x / 62.0) ** 2)) * soft_step(62.0 - y, 60.0)
     lung = lungs.emptied = (0.66 * body * lungs.air).astype(np.float32)
     abdomen = 3.2 * (1.0 - lungs.above) * lungs.cage
-    bubble = 5.0 * _ellipsoid(x, y, (62.0, lungs.left_dome + 20.0), (26.0, 13.0), -8.0) * (1 - lungs.above)
-    trachea = 2.0 * np.exp(-_fourth((x - 1.0 + 3.0 * _soft_step(y - 100, 60)) / 8.0)) * _soft_step(128.0 - y, 14.0)
-    breast = build.breast * sum(1.8 * _ellipsoid(x, y, (sign * 78.0, 222.0), (56.0, 46.0)) for sign in (-1.0, 1.0))
-    axilla = 1.6 * np.exp(-(((side - 150.0) / 26.0) ** 2)) * _soft_step(210.0 - y, 120.0)
+    bubble = 5.0 * ellipsoid(x, y, (62.0, lungs.left_dome + 20.0), (26.0, 13.0), -8.0) * (1 - lungs.above)
+    trachea = 2.0 * np.exp(-_fourth((x - 1.0 + 3.0 * soft_step(y - 100, 60)) / 8.0)) * soft_step(128.0 - y, 14.0)
+    breast = build.breast * sum(1.8 * ellipsoid(x, y, (sign * 78.0, 222.0), (56.0, 46.0)) for sign in (-1.0, 1.0))
+    axilla = 1.6 * np.exp(-(((side - 150.0) / 26.0) ** 2)) * soft_step(210.0 - y, 120.0)
     return (body + neck + abdomen + breast + axilla - lung - bubble - trachea).astype(np.float32)
 
 
@@ -187,19 +187,19 @@ def _heart_and_vessels(
     floor = 0.5 * (lungs.right_dome + lungs.left_dome)
     # An apex lifted by a large right ventricle stands higher and further out than a low left ventricular one.
     lift = 12.0 * np.clip((signs.right_border_share - 0.29) / 0.12, 0.0, 1.0)
-    ventricles = 9.5 * _ellipsoid(
+    ventricles = 9.5 * ellipsoid(
         x, y, (left - 62.0, floor - 34.0 - lift * 0.5), (64.0, 46.0 + 0.10 * (width - 110.0)), 24.0
     )
-    atrium = 7.5 * _ellipsoid(x, y, (-right + 33.0, floor - 36.0), (33.0, 47.0), 4.0)
-    core = 8.0 * _ellipsoid(x, y, (2.0, floor - 42.0), (min(right, left) * 0.95, 60.0), 8.0)
-    cava = 3.2 * _soft_step(30.0 + x, 6.0) * _soft_step(-x + 4.0, 8.0) * _soft_step(y - 74.0, 30.0)
-    cava *= _soft_step(floor - 70.0 - y, 40.0)
-    knob = 6.0 * _ellipsoid(x, y, (23.0, 103.0), (18.0, 17.0))
-    aorta = 2.2 * np.exp(-_fourth((x - 25.0) / 9.0)) * _soft_step(y - 103.0, 20.0) * _soft_step(250.0 - y, 30.0)
+    atrium = 7.5 * ellipsoid(x, y, (-right + 33.0, floor - 36.0), (33.0, 47.0), 4.0)
+    core = 8.0 * ellipsoid(x, y, (2.0, floor - 42.0), (min(right, left) * 0.95, 60.0), 8.0)
+    cava = 3.2 * soft_step(30.0 + x, 6.0) * soft_step(-x + 4.0, 8.0) * soft_step(y - 74.0, 30.0)
+    cava *= soft_step(floor - 70.0 - y, 40.0)
+    knob = 6.0 * ellipsoid(x, y, (23.0, 103.0), (18.0, 17.0))
+    aorta = 2.2 * np.exp(-_fourth((x - 25.0) / 9.0)) * soft_step(y - 103.0, 20.0) * soft_step(250.0 - y, 30.0)
     main = signs.main_artery_mm
-    segment = 7.0 * _ellipsoid(x, y, (24.0 + 0.35 * main, 133.0), (0.55 * main + 14.0, main + 8.0), -12.0)
-    appendage = 5.0 * _ellipsoid(x, y, (30.0, 158.0), (20.0 + 0.25 * (left - 75.0), 26.0), -25.0)
-    trunk = 6.5 * np.sqrt(_ellipsoid(x, y, (9.0, 165.0), (29.0 + 0.22 * main, 92.0), -4.0))
+    segment = 7.0 * ellipsoid(x, y, (24.0 + 0.35 * main, 133.0), (0.55 * main + 14.0, main + 8.0), -12.0)
+    appendage = 5.0 * ellipsoid(x, y, (30.0, 158.0), (20.0 + 0.25 * (left - 75.0), 26.0), -25.0)
+    trunk = 6.5 * np.sqrt(ellipsoid(x, y, (9.0, 165.0), (29.0 + 0.22 * main, 92.0), -4.0))
     parts = [ventricles, atrium, core, cava, knob, aorta, segment, appendage, trunk]
     # A soft maximum, so that the organs flow into one another as their shadows do.
     organ = np.sqrt(np.sqrt(sum(_fourth(part) for part in parts)))
@@ -216,10 +216,10 @@ def _hila(x: Array, y: Array, signs: ChestSigns) -> Array:
     radius = 0.5 * signs.right_descending_artery_mm
     course = -(34.0 + 0.20 * np.clip(y - 138.0, 0.0, 60.0) + radius)
     taper = radius * (1.0 - 0.35 * np.clip((y - 140.0) / 50.0, 0.0, 1.0))
-    tube = np.sqrt(np.maximum(0.0, 1.0 - ((x - course) / taper) ** 2)) * _soft_step(y - 134.0, 12.0)
-    tube *= _soft_step(190.0 - y, 34.0)
-    upper = _ellipsoid(x, y, (-40.0 - 0.4 * radius, 130.0), (10.0 + 0.8 * radius, 13.0 + 0.3 * radius), -35.0)
-    left = _ellipsoid(x, y, (46.0 + 0.5 * radius, 130.0), (9.0 + 1.1 * radius, 11.0 + 0.9 * radius), 30.0)
+    tube = np.sqrt(np.maximum(0.0, 1.0 - ((x - course) / taper) ** 2)) * soft_step(y - 134.0, 12.0)
+    tube *= soft_step(190.0 - y, 34.0)
+    upper = ellipsoid(x, y, (-40.0 - 0.4 * radius, 130.0), (10.0 + 0.8 * radius, 13.0 + 0.3 * radius), -35.0)
+    left = ellipsoid(x, y, (46.0 + 0.5 * radius, 130.0), (9.0 + 1.1 * radius, 11.0 + 0.9 * radius), 30.0)
     return np.maximum.reduce([0.36 * radius * tube, 0.26 * radius * upper, 0.26 * radius * left])
 
 
@@ -272,31 +272,31 @@ def _vessel_tree(
 def _bones(x: Array, y: Array, lungs: _Lungs, build: Build) -> Array:
     """Centimetres of water that weigh as much as spine, ribs, clavicles and scapulae do."""
     side = np.abs(x)
-    cage = _soft_step(lungs.wall + 7.0 - side, 3.0) * _soft_step(y - APEX_MM + 8.0, 6.0)
+    cage = soft_step(lungs.wall + 7.0 - side, 3.0) * soft_step(y - APEX_MM + 8.0, 6.0)
     u = side / THORAX_HALF_MM
     spacing = 23.5
     posterior = (y - 40.0 + 14.0 * np.sin(np.pi * np.minimum(u * 0.9, 1.0)) - 42.0 * u**2.3) / spacing
     anterior = (y - 66.0 + 62.0 * (u - 0.25) ** 1.0 - 26.0 * (1.0 - u) ** 2) / (spacing * 1.15)
-    back = _rib_profile(posterior + build.rib_phase, 0.20) * _soft_step(side - 14.0, 8.0)
-    back *= _soft_step(300.0 - y, 30.0)
-    front = _rib_profile(anterior + build.rib_phase * 0.7, 0.23) * _soft_step(side - 52.0, 44.0)
-    front *= _soft_step(y - 70.0, 20.0) * _soft_step(250.0 - y, 40.0)
+    back = _rib_profile(posterior + build.rib_phase, 0.20) * soft_step(side - 14.0, 8.0)
+    back *= soft_step(300.0 - y, 30.0)
+    front = _rib_profile(anterior + build.rib_phase * 0.7, 0.23) * soft_step(side - 52.0, 44.0)
+    front *= soft_step(y - 70.0, 20.0) * soft_step(250.0 - y, 40.0)
     ribs = (1.05 * back + 0.62 * front) * cage * (1.0 + 0.5 * np.clip((side - 110.0) / 22.0, 0.0, 1.0))
-    discs = 0.72 + 0.28 * _soft_step(np.abs(((y + 11.0 * build.rib_phase) / 23.0) % 1.0 - 0.5) * 23.0 - 2.5, 2.5)
+    discs = 0.72 + 0.28 * soft_step(np.abs(((y + 11.0 * build.rib_phase) / 23.0) % 1.0 - 0.5) * 23.0 - 2.5, 2.5)
     spine = 2.0 * np.clip(1.0 - _fourth(x / 17.0), 0.0, 1.0) * discs
     processes = 0.8 * np.exp(-((x / 5.0) ** 2)) * np.exp(-((((y / 23.0) % 1.0) - 0.5) ** 2) / 0.02)
     along = np.clip((side - 14.0) / 118.0, 0.0, 1.0)
     bow = 66.0 - 26.0 * along - 9.0 * np.sin(2.0 * np.pi * along)
-    clavicle = 1.7 * _tube(y - bow, 6.0 + 2.5 * (1.0 - along) ** 2)
-    clavicle *= _soft_step(side - 14.0, 5.0) * _soft_step(134.0 - side, 8.0)
+    clavicle = 1.7 * tube(y - bow, 6.0 + 2.5 * (1.0 - along) ** 2)
+    clavicle *= soft_step(side - 14.0, 5.0) * soft_step(134.0 - side, 8.0)
     edge = 122.0 + 0.10 * (y - 70.0)
-    scapula = 0.65 * _soft_step(side - edge, 4.0) * _soft_step(166.0 - side, 34.0)
-    scapula *= _soft_step(y - 56.0, 18.0) * _soft_step(176.0 - 0.5 * (side - edge) - y, 22.0)
-    humerus = 2.0 * _ellipsoid(x, y, (-168.0, 60.0), (24.0, 26.0)) + 2.0 * _ellipsoid(x, y, (168.0, 60.0), (24.0, 26.0))
+    scapula = 0.65 * soft_step(side - edge, 4.0) * soft_step(166.0 - side, 34.0)
+    scapula *= soft_step(y - 56.0, 18.0) * soft_step(176.0 - 0.5 * (side - edge) - y, 22.0)
+    humerus = 2.0 * ellipsoid(x, y, (-168.0, 60.0), (24.0, 26.0)) + 2.0 * ellipsoid(x, y, (168.0, 60.0), (24.0, 26.0))
     return (ribs + spine + processes + clavicle + scapula + humerus).astype(np.float32)
 
 
-def _tube(distance: Array, radius: Array) -> Array:
+def tube(distance: Array, radius: Array) -> Array:
     """A hollow bone seen from the side: a soft body with denser edges."""
     t = np.clip(1.0 - (distance / radius) ** 2, 0.0, 1.0)
     return np.sqrt(t) * (0.62 + 0.38 * (1.0 - t))
@@ -305,11 +305,11 @@ def _tube(distance: Array, radius: Array) -> Array:
 def _rib_profile(phase: Array, half_width: float) -> Array:
     """Ribs one unit of phase apart, each with denser borders, the lower one thinner."""
     offset = (phase % 1.0 - 0.5) / half_width
-    body = _soft_step(1.0 - np.abs(offset), 0.30)
+    body = soft_step(1.0 - np.abs(offset), 0.30)
     return body * (0.62 + 0.38 * offset**2 - 0.10 * offset)
 
 
-def _expose(path: Array, build: Build, rng: np.random.Generator, marker: str) -> NDArray[np.uint16]:
+def expose(path: Array, build: Build, rng: np.random.Generator, marker: str) -> NDArray[np.uint16]:
     """From centimetres of water to stored values: detector noise, then a film curve with local contrast."""
     attenuation = 0.150 * np.maximum(path, 0.0)
     full = Image.fromarray(attenuation).resize((build.columns, build.rows), Image.Resampling.BICUBIC)

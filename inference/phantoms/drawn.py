@@ -45,14 +45,14 @@ def draw_examination(
     steps = draw_ecg(heart, draw_recording(plan.ecg_rng), plan.ecg_rng)
     return DrawnExamination(
         patient_id=plan.person.patient_id,
-        picture=_scaled(pixels, preprocessing).astype(np.float16),
+        picture=scaled(pixels, preprocessing).astype(np.float16),
         signals_mv=steps.astype(np.float64) * (STEP_UV / 1000.0),
         shown=plan.shown,
         described=describe(index, seed, plan.person, plan.radiograph_at, plan.radiograph_at + plan.gap),
     )
 
 
-def _scaled(pixels: NDArray[np.float32], preprocessing: RadiographPreprocessing) -> NDArray[np.float32]:
+def scaled(pixels: NDArray[np.float32], preprocessing: RadiographPreprocessing) -> NDArray[np.float32]:
     """As `read_radiograph` scales a picture without a window of its own."""
     low, high = np.percentile(pixels[::4, ::4], [preprocessing.low_percentile, preprocessing.high_percentile])
     shown = np.clip((pixels - low) / (high - low), 0.0, 1.0).astype(np.float32)

@@ -14,6 +14,7 @@ from pacs_node.commands.model_ablate import ablate
 from pacs_node.commands.model_compare import compare
 from pacs_node.commands.model_drift import drift
 from pacs_node.commands.model_evaluate import evaluate
+from pacs_node.commands.model_explain import explain
 from pacs_node.commands.model_package import KEY, card, install, list_packages, make_package, sign
 from pacs_node.commands.model_rhc import rhc
 from pacs_node.commands.model_train import train
@@ -41,6 +42,7 @@ model.add_command(evaluate)
 model.add_command(compare)
 model.add_command(drift)
 model.add_command(rhc)
+model.add_command(explain)
 
 
 @model.command()
@@ -155,7 +157,7 @@ def train_demo(out: Path, patients: int, seed: int, epochs: int) -> None:
         out,
         Description(
             name="synthetic-demo",
-            version="1.0.0",
+            version="1.1.0",
             kind=PackageKind.SYNTHETIC_DEMO,
             intended_use="trying and testing pulmolink with phantom patients; research use only",
             exclusions=("any examination of a person", "any statement on how the method performs"),

@@ -14,11 +14,13 @@ from ecg_ingest import RenderStyle
 from inference.architecture import MICRO, Architecture
 from inference.calibration import Calibration, fit_reference
 from inference.engine import Engine, network_from_tensors, tensors_of
+from inference.explanation import Typical
 from inference.manifest import EcgPreprocessing, Manifest, PackageKind
 from inference.network import FusedNetwork
 from inference.package import GoldenCase, quantised, write_package
 from inference.phantoms import PhantomPatient, Scenario, make_patient
 from inference.radiograph import RadiographPreprocessing
+from inference.view import View
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +63,8 @@ def make_package(tmp_path: Path, lead_images: np.ndarray) -> Callable[..., Path]
             chest=fit_reference(reference(1024), reference(1024)),
             ecg=fit_reference(reference(128), reference(128)),
         )
+        typical = Typical(picture=rng.integers(0, 256, (128, 128), dtype=np.uint8), lead_images=lead_images)
+        view = View(average=typical.picture, limit=0.5)
         manifest = Manifest(
             name="random-demo",
             version="0.1.0",
@@ -80,7 +84,7 @@ def make_package(tmp_path: Path, lead_images: np.ndarray) -> Callable[..., Path]
             folder,
             manifest,
             weights=weights,
-            calibration=calibration.to_tensors(),
+            calibration={**calibration.to_tensors(), **typical.to_tensors(), **view.to_tensors()},
             golden=(golden,),
             card="# random-demo\n",
         )

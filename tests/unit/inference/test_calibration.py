@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from mapie.regression import SplitConformalRegressor
+from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LinearRegression
 
 from inference.calibration import (
@@ -175,3 +176,41 @@ def test_a_far_or_broken_embedding_is_unusual_and_a_usual_one_is_not() -> None:
     assert np.mean(usual) < 0.05
     assert REFERENCE_ECG.is_unusual(np.full(128, 5.0, dtype=np.float32))
     assert REFERENCE_ECG.is_unusual(np.full(128, np.nan, dtype=np.float32))
+
+
+def test_the_distance_is_mahalanobis_with_the_covariance_of_ledoit_and_wolf() -> None:
+    rng = np.random.default_rng(14)
+    usual = (rng.standard_normal((60, 12)) * np.linspace(0.5, 4.0, 12)).astype(np.float32)
+    fitted = LedoitWolf().fit(usual.astype(np.float64))
+    assert 0.0 < fitted.shrinkage_ < 1.0
+    reference = fit_reference(usual, usual)
+    probes = rng.standard_normal((5, 12)).astype(np.float32) * 3.0
+    assert [reference.distance(probe) for probe in probes] == pytest.approx(fitted.mahalanobis(probes), rel=1e-4)
+
+
+def test_fewer_patients_than_dimensions_are_shrunk_as_far_as_scikit_learn_shrinks_them() -> None:
+    rng = np.random.default_rng(18)
+    usual = (rng.standard_normal((30, 90)) * np.linspace(0.5, 4.0, 90)).astype(np.float32)
+    fitted = LedoitWolf().fit(usual.astype(np.float64))
+    probe = rng.standard_normal((1, 90)).astype(np.float32)
+    assert fit_reference(usual, usual).distance(probe[0]) == pytest.approx(fitted.mahalanobis(probe)[0], rel=1e-4)
+
+
+def test_directions_that_are_not_kept_one_by_one_share_their_mean_variance() -> None:
+    rng = np.random.default_rng(15)
+    usual = (rng.standard_normal((400, 20)) * np.r_[5.0, 4.0, np.full(18, 0.5)]).astype(np.float32)
+    whole, short = fit_reference(usual, usual), fit_reference(usual, usual, components=2)
+    assert short.basis.shape == (2, 20)
+    probe = rng.standard_normal(20).astype(np.float32)
+    assert short.distance(probe) == pytest.approx(whole.distance(probe), rel=0.2)
+
+
+def test_one_new_patient_in_a_hundred_is_called_unusual() -> None:
+    # Seeded: forty cohorts of 300 training, 199 held-out and 200 new patients.
+    rng = np.random.default_rng(17)
+    called = []
+    for _ in range(40):
+        drawn = rng.standard_t(5, (699, 16)).astype(np.float32)
+        reference = fit_reference(drawn[:300], drawn[300:499])
+        called += [reference.is_unusual(row) for row in drawn[499:]]
+    assert 0.005 <= float(np.mean(called)) <= 0.015

@@ -12,6 +12,7 @@ from ecg_ingest import RenderStyle, read
 from inference.engine import lead_tensor
 from inference.package import SHIPPED, read_manifest
 from inference.phantoms import PhantomPatient, Scenario, make_patient
+from inference.phantoms.wrong_films import WrongFilm, make_wrong_film
 from inference.prediction import Prediction
 from inference.predictor import Predictor
 from inference.radiograph import patches, read_radiograph
@@ -128,6 +129,22 @@ def test_a_picture_of_something_else_is_called_unusual(demo: Predictor, inputs: 
     noise = np.random.default_rng(1).random((512, 512), dtype=np.float32)
     prediction = demo.predict(demo._engine.embed_chest(noise), inputs[1])
     assert [(f.subject, f.code) for f in prediction.findings] == [("radiograph", "out_of_distribution")]
+
+
+@pytest.mark.parametrize("kind", list(WrongFilm))
+def test_a_film_that_is_not_what_its_tags_say_is_called_unusual_and_another_view(
+    demo: Predictor, inputs: tuple[np.ndarray, np.ndarray], kind: WrongFilm
+) -> None:
+    chest = demo.chest(read_radiograph(make_wrong_film(kind, 3, 991), demo.preprocessing))
+    view = "probably_inverted" if kind is WrongFilm.INVERTED else "not_frontal_chest"
+    assert view in {finding.code for finding in chest.findings}
+    found = demo.predict(chest.embedding, inputs[1]).findings
+    assert ("radiograph", "out_of_distribution") in {(finding.subject, finding.code) for finding in found}
+
+
+def test_a_right_film_brings_no_warning_of_its_view(demo: Predictor, phantom: PhantomPatient) -> None:
+    """The phantom is stored as MONOCHROME1."""
+    assert demo.chest(read_radiograph(phantom.objects[0].part10, demo.preprocessing)).findings == ()
 
 
 def test_a_blank_page_in_place_of_an_ecg_is_called_unusual(

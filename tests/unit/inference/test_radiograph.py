@@ -169,12 +169,6 @@ def test_a_window_that_shows_nothing_is_ignored_and_said(chest: bytes) -> None:
     assert float(result.picture.std()) > 0.2
 
 
-def test_a_picture_shown_inverted_is_found(chest: bytes) -> None:
-    pixels = dcmread(io.BytesIO(chest)).pixel_array
-    wrong = with_pixels(chest, pixels, "MONOCHROME2")
-    assert "probably_inverted" in {finding.code for finding in read(wrong).findings}
-
-
 def test_low_contrast_is_found(chest: bytes) -> None:
     pixels = np.full((600, 600), 2000, dtype=np.uint16)
     pixels[:64, :64], pixels[-64:, -64:] = 0, 4095  # a marker and a mask: over one per cent each
