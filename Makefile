@@ -2,7 +2,7 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-long lint bench bench-flow bench-receive bench-ecg demo-model tools clean
+.PHONY: demo test test-long lint bench bench-flow bench-receive bench-ecg bench-inference demo-model tools clean
 
 demo: $(STAMP)
 	$(BIN)/pulmolink demo
@@ -31,6 +31,11 @@ bench-receive: $(STAMP)
 # Drawn and degraded sheets with known truth: read, refused, wrong.
 bench-ecg: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.ecg
+
+# Examinations a second and memory of ViT-L/14, beside the plain way, other engines and the machine's own limit: several
+# minutes and 15 GB of memory on two cores. Other engines are measured where `pip install openvino onnx onnxruntime` was.
+bench-inference: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.inference
 
 # Train the shipped synthetic-demo package again, from nothing but the code here (about ten minutes on two cores).
 demo-model: $(STAMP)

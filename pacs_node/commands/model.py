@@ -14,7 +14,7 @@ from pacs_node.commands.model_ablate import ablate
 from pacs_node.commands.model_compare import compare
 from pacs_node.commands.model_drift import drift
 from pacs_node.commands.model_evaluate import evaluate
-from pacs_node.commands.model_package import card, install, list_packages, make_package
+from pacs_node.commands.model_package import card, install, list_packages, lower, make_package
 from pacs_node.commands.model_train import train
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def model() -> None:
     """
 
 
-for command in (train, ablate, make_package, install, list_packages, card):
+for command in (train, ablate, make_package, lower, install, list_packages, card):
     model.add_command(command)
 model.add_command(evaluate)
 model.add_command(compare)
@@ -80,13 +80,18 @@ def verify(ctx: click.Context, package: str) -> None:
     Example:
       pulmolink model verify ./my-package
     """
-    from inference.package import GOLDEN_TOLERANCE_MMHG, locate
+    from inference.gate import MAXIMUM_LIMIT_MMHG, MEAN_LIMIT_MMHG
+    from inference.package import GOLDEN_TOLERANCE_MMHG, locate, read_manifest
     from inference.predictor import Predictor
 
-    identity = Predictor.load(locate(settings_of(ctx).model.find(package))).identity
+    where = locate(settings_of(ctx).model.find(package))
+    identity, gate = Predictor.load(where).identity, read_manifest(where).gate
+    within = f"{GOLDEN_TOLERANCE_MMHG} mmHg"
+    if gate is not None:
+        within = f"the gate of {gate.precision.value} ({MEAN_LIMIT_MMHG} mmHg on average, {MAXIMUM_LIMIT_MMHG} at most)"
     click.echo(
-        f"{identity.name} {identity.version}: every file as written, golden cases within "
-        f"{GOLDEN_TOLERANCE_MMHG} mmHg\ndigest {identity.digest}"
+        f"{identity.name} {identity.version}: every file as written, golden cases within {within}\n"
+        f"digest {identity.digest}"
     )
 
 
