@@ -66,6 +66,7 @@ class Predictor:
             network = network_from_tensors(package.manifest.architecture, package.weights)
         except ValueError as error:
             raise PackageRefused(PackageFault.WEIGHTS, WEIGHTS, str(error)) from error
+        package.weights.clear()  # the network has copies; a ViT-L's 1.2 GB are not to be held beside them
         try:
             calibration = Calibration.from_tensors(package.calibration)
         except (KeyError, ValueError) as error:

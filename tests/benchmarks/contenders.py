@@ -28,11 +28,11 @@ from ecg_ingest import RenderStyle
 from inference.architecture import VIT_BASE, VIT_LARGE, VIT_SMALL, Architecture
 from inference.calibration import Calibration, fit_reference
 from inference.devices import multiplies_fast
-from inference.engine import Engine, lead_tensor, network_from_tensors, tensors_of
+from inference.engine import Engine, lead_tensor, tensors_of
 from inference.lowering import lower
 from inference.manifest import EcgPreprocessing, Manifest, PackageKind
 from inference.network import FusedNetwork
-from inference.package import GoldenCase, quantised, read_package, write_package
+from inference.package import WEIGHTS, GoldenCase, quantised, write_package
 from inference.phantoms import Scenario, make_patient
 from inference.predictor import Predictor
 from inference.radiograph import Radiograph, RadiographPreprocessing, patches, read_radiograph
@@ -71,6 +71,8 @@ def make(folder: Path, backbone: str) -> dict[str, Any]:
         elif name.endswith("bias"):
             parameter.normal_(0.0, 0.05)
     _write(folder / "fp32", network)
+    nine, leads = _given()
+    np.savez(folder / "inputs.npz", nine=nine.numpy(), leads=leads.numpy())
     missing = {}
     for name, form in (("openvino", _to_openvino), ("onnxruntime", _to_onnx), ("pulmolink bf16", _to_bf16)):
         try:
@@ -152,7 +154,7 @@ def _to_openvino(folder: Path) -> None:
         raise NotHere("openvino is not installed")
     import openvino
 
-    network, nine, leads = _inputs(folder)
+    network, (nine, leads) = _network(folder), _inputs(folder)
     model = openvino.convert_model(WholeNetwork(network), example_input=(nine, leads))
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
 
@@ -162,7 +164,7 @@ def _to_onnx(folder: Path) -> None:
         raise NotHere("onnx or onnxruntime is not installed")
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    network, nine, leads = _inputs(folder)
+    network, (nine, leads) = _network(folder), _inputs(folder)
     torch.onnx.export(WholeNetwork(network), (nine, leads), str(folder / "model.onnx"), dynamo=False, opset_version=17)
     quantize_dynamic(
         folder / "model.onnx",
@@ -185,17 +187,33 @@ def _part10() -> bytes:
     return make_patient(1, 3, Scenario.PAIRED_WAVEFORM, mpap_mmhg=42.0).objects[0].part10
 
 
-def _inputs(folder: Path) -> tuple[FusedNetwork, Tensor, Tensor]:
-    """The network as timm builds it, nine normalised patches and the lead images as it takes them."""
-    package = read_package(folder / "fp32")
-    network = network_from_tensors(package.manifest.architecture, package.weights).eval()
-    picture = _radiograph(package.manifest.radiograph).picture
-    nine = torch.from_numpy(patches(picture, package.manifest.radiograph))
-    return network, nine, lead_tensor(_leads()[None], package.manifest.ecg).contiguous()
+def _given() -> tuple[Tensor, Tensor]:
+    """Nine normalised patches of a phantom and the lead images, as the network takes them."""
+    preprocessing = RadiographPreprocessing()
+    nine = torch.from_numpy(patches(_radiograph(preprocessing).picture, preprocessing))
+    return nine, lead_tensor(_leads()[None], EcgPreprocessing(style=asdict(RenderStyle()))).contiguous()
+
+
+def _inputs(folder: Path) -> tuple[Tensor, Tensor]:
+    """What `_given` gave, from a file: no engine is to carry what it was exported from."""
+    with np.load(folder / "inputs.npz") as kept:
+        return torch.from_numpy(kept["nine"]), torch.from_numpy(kept["leads"])
+
+
+def _network(folder: Path) -> FusedNetwork:
+    """The network as timm builds it, its weights loaded as one does outside a service: no digest, no golden case."""
+    from safetensors.torch import load_file
+
+    with torch.device("meta"):
+        network = FusedNetwork(Architecture(chest_backbone=_backbone_of(folder / "fp32")))
+    weights = load_file(folder / "fp32" / WEIGHTS)
+    counters = {name: torch.tensor(0) for name in network.state_dict() if name.endswith("num_batches_tracked")}
+    network.load_state_dict(weights | counters, assign=True)
+    return network.eval().requires_grad_(False)
 
 
 def _plain(folder: Path, _threads: int) -> Way:
-    network, nine, leads = _inputs(folder)
+    network, (nine, leads) = _network(folder), _inputs(folder)
 
     def answer() -> Answer:
         with torch.no_grad():
@@ -205,7 +223,7 @@ def _plain(folder: Path, _threads: int) -> Way:
 
 
 def _batched(folder: Path, _threads: int) -> Way:
-    network, nine, leads = _inputs(folder)
+    network, (nine, leads) = _network(folder), _inputs(folder)
     whole = WholeNetwork(network)
 
     def answer() -> Answer:
@@ -221,7 +239,7 @@ def _compiled(folder: Path, _threads: int) -> Way:
     from torch._inductor import config
 
     config.freezing = True
-    network, nine, leads = _inputs(folder)
+    network, (nine, leads) = _network(folder), _inputs(folder)
     whole = torch.compile(WholeNetwork(network))
 
     def answer() -> Answer:
@@ -245,7 +263,7 @@ def _openvino(precision: str) -> Callable[[Path, int], Way]:
             "PERFORMANCE_HINT": "LATENCY",
         }
         model = openvino.Core().compile_model(folder / "model.xml", "CPU", settings)
-        _, nine, leads = _inputs(folder)
+        nine, leads = _inputs(folder)
         given = [nine.numpy(), leads.numpy()]
         return lambda: np.array(model(given)[0])
 
@@ -261,7 +279,7 @@ def _onnxruntime(file: str) -> Callable[[Path, int], Way]:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])
-        _, nine, leads = _inputs(folder)
+        nine, leads = _inputs(folder)
         given = {entry.name: part.numpy() for entry, part in zip(session.get_inputs(), (nine, leads), strict=True)}
         return lambda: np.asarray(session.run(None, given)[0])
 
