@@ -53,9 +53,8 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     recorder = Recorder(chosen.out / "inference.jsonl")
     progress = Console(stderr=True)
-    names = [name for name in ORDER if name == PLAIN or name in chosen.only]
-    if chosen.quick:
-        names.remove("torch.compile fp32")
+    left_out = {"torch.compile fp32"} if chosen.quick else set()
+    names = [name for name in ORDER if name == PLAIN or name in {*chosen.only} - left_out]
     with tempfile.TemporaryDirectory(prefix="pulmolink-bench-") as folder:
         bench = Bench(Path(folder), chosen.model, chosen.threads)
         progress.print("[dim]writing one network in every form[/]")
