@@ -97,9 +97,10 @@ class Bench:
         module = "tests.benchmarks.contenders"
         return [sys.executable, "-m", module, name, str(self.folder), self.model, str(self.threads)]
 
-    def make(self) -> dict[str, Any]:
-        """Write them; the work of an examination and what is missing."""
-        done = subprocess.run(self.command("make"), cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    def make(self, names: list[str]) -> dict[str, Any]:
+        """Write what the contenders `names` need; the work of an examination."""
+        command = [*self.command("make"), *names]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr)
         return dict(json.loads(done.stdout.splitlines()[-1]))
