@@ -2,7 +2,7 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-long lint bench bench-flow bench-receive bench-ecg bench-trust demo-model tools clean
+.PHONY: demo test test-long lint bench bench-flow bench-receive bench-ecg bench-trust bench-inference demo-model tools clean
 
 demo: $(STAMP)
 	$(BIN)/pulmolink demo
@@ -35,6 +35,11 @@ bench-ecg: $(STAMP)
 # Films and ECGs that are not what their tags say: does the shipped package see it?
 bench-trust: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.trust
+
+# Examinations a second and memory of ViT-L/14, beside the plain way, other engines and the machine's own limit: several
+# minutes and 15 GB of memory on two cores. Other engines are measured where `pip install openvino onnx onnxruntime` was.
+bench-inference: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.inference
 
 # Train the shipped synthetic-demo package again, from nothing but the code here (about ten minutes on two cores).
 demo-model: $(STAMP)

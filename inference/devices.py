@@ -96,7 +96,7 @@ def precision_on(device: torch.device, asked: Precision) -> Precision:
         If `asked` is one that the device lacks. On a CPU without matrix units bf16 and fp16 are 44 to 500 times
         slower than fp32, so they are not taken there.
     """
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    has_bf16 = device.type == "cuda" and multiplies_fast(device, Precision.BF16)
     if asked is Precision.AUTO:
         if device.type != "cuda":
             return Precision.FP32
@@ -106,6 +106,20 @@ def precision_on(device: torch.device, asked: Precision) -> Precision:
     if asked is Precision.BF16 and not has_bf16:
         raise ValueError("this GPU has no bf16; use fp16 or fp32")
     return asked
+
+
+def multiplies_fast(device: torch.device, precision: Precision) -> bool:
+    """Whether `device` has instructions of its own for `precision`. Emulated, bf16 takes 44 to 500 times as long."""
+    if precision is Precision.FP32:
+        return True
+    if device.type == "cuda":
+        return precision is Precision.FP16 or torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision is Precision.BF16 and (_processor_has("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+
+
+def _processor_has(*features: str) -> bool:
+    """Whether torch finds one of the features on this processor; a torch that cannot tell finds none."""
+    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in features)
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[Any]:

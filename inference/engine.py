@@ -9,18 +9,32 @@ import torch
 from numpy.typing import NDArray
 
 from inference.architecture import CHEST_EMBEDDING, ECG_EMBEDDING, Architecture
+from inference.devices import autocast
 from inference.manifest import EcgPreprocessing
 from inference.network import FusedNetwork
+from inference.prepared import DTYPES, PreparedVit, prepared
 from inference.radiograph import RadiographPreprocessing, patches
+from inference.recipe import Precision
 
 PATCHES = 9
 LEAD_IMAGES_SHAPE = (12, 48, 224, 3)
 
 
 class Engine:
-    """A fused network with the preprocessing that belongs to it. One of the radiograph alone is a ValueError."""
+    """A fused network with the preprocessing that belongs to it. One of the radiograph alone is a ValueError.
 
-    def __init__(self, network: FusedNetwork, radiograph: RadiographPreprocessing, ecg: EcgPreprocessing) -> None:
+    The network is the engine's from then on: on a CPU a ViT among its parts is taken apart (`prepared`).
+    `precision` is that of the chest encoder's multiplications; the rest stays float32.
+    """
+
+    def __init__(
+        self,
+        network: FusedNetwork,
+        radiograph: RadiographPreprocessing,
+        ecg: EcgPreprocessing,
+        *,
+        precision: Precision = Precision.FP32,
+    ) -> None:
         if network.ecg is None:
             raise ValueError("a network without an ECG branch answers nothing in service")
         self.network = network.eval()
@@ -30,6 +44,10 @@ class Engine:
         self.ecg_preprocessing = ecg
         # Convolutions on a CPU run a third faster over channels laid last; a ViT has none that matter.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self._device.type == "cpu":
+            network.chest = prepared(network.chest, DTYPES[precision])
+        # What was prepared has its precision in its weights; anything else is told by torch.
+        self._cast_to = precision if not _holds_prepared(network.chest) else Precision.FP32
 
     def embed_chest(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """The nine patches of `picture` [512, 512] in one batch, as embeddings [9, 1024]."""
@@ -39,8 +57,13 @@ class Engine:
         """Normalised patches [n, 3, 224, 224] in one batch, as embeddings [n, 1024]."""
         with torch.inference_mode():
             batch = torch.from_numpy(normalised).to(self._device)
-            embedding = self.network.chest(batch.contiguous(memory_format=torch.channels_last))
-        return np.ascontiguousarray(embedding.cpu().numpy(), dtype=np.float32)
+            with autocast(self._device, self._cast_to):
+                embedding = self.network.chest(batch.contiguous(memory_format=torch.channels_last))
+        return np.ascontiguousarray(embedding.float().cpu().numpy(), dtype=np.float32)
+
+    def answer(self, picture: NDArray[np.float32], lead_images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The nine patches' mmHg [9] of one picture [512, 512] and one ECG's lead images [12, 48, 224, 3]."""
+        return self.fuse(self.embed_chest(picture)[None], self.embed_ecg(lead_images[None]))[0]
 
     def embed_ecg(self, lead_images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Lead images uint8 [examinations, 12, 48, 224, 3] as embeddings [examinations, 128]."""
@@ -56,6 +79,10 @@ class Engine:
             of_chest, of_ecg = (torch.from_numpy(part).to(self._device) for part in (chest, ecg))
             values = self.network.head.split(of_chest, of_ecg)
         return values.cpu().numpy()
+
+
+def _holds_prepared(encoder: torch.nn.Module) -> bool:
+    return any(isinstance(module, PreparedVit) for module in encoder.modules())
 
 
 def lead_tensor(lead_images: NDArray[np.uint8], preprocessing: EcgPreprocessing) -> torch.Tensor:

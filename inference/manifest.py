@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from inference.architecture import Architecture
+from inference.gate import Gate
 from inference.prediction import ModelIdentity
 from inference.radiograph import RadiographPreprocessing
+from inference.recipe import Precision
 
 SCHEMA = 2  # 2: average inputs and the view's limit stand beside the calibration
 MAXIMUM_MANIFEST_BYTES = 1 << 20
@@ -51,6 +53,7 @@ class PackageFault(StrEnum):
     CALIBRATION = "calibration"
     GOLDEN = "golden"  # a recorded answer is not reproduced
     SIGNATURE = "signature"  # not signed by the key that the site trusts
+    PRECISION = "precision"  # this machine has no fast multiplication in it
 
 
 class PackageRefused(Exception):
@@ -130,6 +133,7 @@ class Manifest:
     training: Mapping[str, object]  # recipe, seed and library versions
     metrics: Mapping[str, object]  # on held-out patients, with intervals
     files: Mapping[str, str] = field(default_factory=dict)
+    gate: Gate | None = None  # for a package that does not multiply in fp32: what was proved
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,63}", self.name):
@@ -158,6 +162,8 @@ class Manifest:
             "metrics": dict(self.metrics),
             "files": dict(self.files),
         }
+        if self.gate is not None:  # unnamed in fp32, as before there was a choice
+            body["gate"] = self.gate.to_json()
         body["content_sha256"] = hashlib.sha256(_canonical(body)).hexdigest()
         return _canonical(body)
 
@@ -169,8 +175,14 @@ class Manifest:
             kind=self.kind.value,
             digest=hashlib.sha256(self.to_bytes()).hexdigest(),
             preprocessing_digest=hashlib.sha256(_canonical(self._preprocessing())).hexdigest(),
-            architecture=self.architecture.name,
+            architecture=self.architecture.name
+            + (f", chest encoder in {self.gate.precision.value}" if self.gate else ""),
         )
+
+    @property
+    def precision(self) -> Precision:
+        """In which the chest encoder multiplies."""
+        return self.gate.precision if self.gate else Precision.FP32
 
     def _preprocessing(self) -> dict[str, object]:
         return {"radiograph": self.radiograph.to_json(), "ecg": self.ecg.to_json()}
@@ -212,7 +224,7 @@ def _from_body(body: dict[str, object]) -> Manifest:
     preprocessing = body["preprocessing"]
     architecture, files = body["architecture"], body["files"]
     data, training, metrics = body["data"], body["training"], body["metrics"]
-    exclusions = body["exclusions"]
+    exclusions, gate = body["exclusions"], body.get("gate")
     if not (
         isinstance(preprocessing, dict)
         and isinstance(architecture, dict)
@@ -221,6 +233,7 @@ def _from_body(body: dict[str, object]) -> Manifest:
         and isinstance(training, dict)
         and isinstance(metrics, dict)
         and isinstance(exclusions, list)
+        and (gate is None or isinstance(gate, dict))
     ):
         raise TypeError("an object or list is missing")
     return Manifest(
@@ -237,6 +250,7 @@ def _from_body(body: dict[str, object]) -> Manifest:
         training=training,
         metrics=metrics,
         files={str(name): str(digest) for name, digest in files.items()},
+        gate=None if gate is None else Gate.from_json(gate),
     )
 
 

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from inference.architecture import CHEST_EMBEDDING
 from inference.calibration import INTERVAL_LEVEL, Calibration
+from inference.devices import multiplies_fast
 from inference.engine import LEAD_IMAGES_SHAPE, PATCHES, Engine, network_from_tensors
 from inference.explanation import Explanation, Typical, explain, occlude
+from inference.gate import deltas, passes, told
 from inference.manifest import Manifest, PackageFault, PackageRefused
 from inference.package import (
     CALIBRATION,
@@ -64,7 +66,7 @@ class Predictor:
         ------
         PackageRefused
             If it is not signed by that key, a file is missing, added or changed, the tensors do not fit, or a golden
-            case differs by more than 0.05 mmHg.
+            case differs by more than 0.05 mmHg; in another precision than fp32, by more than `gate` allows.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -76,16 +78,18 @@ class Predictor:
             network = network_from_tensors(package.manifest.architecture, package.weights)
         except ValueError as error:
             raise PackageRefused(PackageFault.WEIGHTS, WEIGHTS, str(error)) from error
+        package.weights.clear()  # the network has copies; a ViT-L's 1.2 GB are not to be held beside them
         try:
             calibration = Calibration.from_tensors(package.calibration)
             typical = Typical.from_tensors(package.calibration)
             view = View.from_tensors(package.calibration, typical.picture)
         except (KeyError, ValueError) as error:
             raise PackageRefused(PackageFault.CALIBRATION, CALIBRATION, f"is not a calibration ({error})") from error
-        engine = Engine(network, package.manifest.radiograph, package.manifest.ecg)
-        for case in package.golden:
-            _reproduce(engine, case)
-        return cls(engine, calibration, typical, view, package.manifest)
+        manifest = package.manifest
+        _check_precision(manifest)
+        engine = Engine(network, manifest.radiograph, manifest.ecg, precision=manifest.precision)
+        _reproduce(engine, package.golden, manifest)
+        return cls(engine, calibration, typical, view, manifest)
 
     @property
     def ecg_style(self) -> Mapping[str, object]:
@@ -207,18 +211,40 @@ class Predictor:
         return tuple(found)
 
 
-def _reproduce(engine: Engine, case: GoldenCase) -> None:
-    """Refuse a package whose recorded answer this machine does not give."""
-    chest = engine.embed_chest(case.picture)
-    values = engine.fuse(chest[None], engine.embed_ecg(case.lead_images[None]))[0]
-    worst = float(np.max(np.abs(values - np.asarray(case.patch_mpap_mmhg))))
-    if not worst <= GOLDEN_TOLERANCE_MMHG:
+def _check_precision(manifest: Manifest) -> None:
+    """Refuse a package whose precision this processor would have to emulate."""
+    if not multiplies_fast(torch.device("cpu"), manifest.precision):
         raise PackageRefused(
-            PackageFault.GOLDEN,
-            GOLDEN,
-            f"case {case.name} differs by {worst:.3f} mmHg, more than {GOLDEN_TOLERANCE_MMHG}",
-            "this machine or its libraries compute another model than the one that was tested",
+            PackageFault.PRECISION,
+            MANIFEST,
+            f"runs in {manifest.precision.value}, for which this processor has no instructions",
+            "use the package in fp32 that it was made of",
         )
+
+
+def _reproduce(engine: Engine, golden: Sequence[GoldenCase], manifest: Manifest) -> None:
+    """Refuse a package whose recorded answers this machine does not give: exactly in fp32, else within the gate."""
+    found = np.stack([engine.answer(case.picture, case.lead_images) for case in golden])
+    reference = np.array([case.patch_mpap_mmhg for case in golden])
+    if manifest.gate is not None:
+        mean, maximum = deltas(found, reference)
+        if not passes(mean, maximum):
+            precision = manifest.precision.value
+            raise PackageRefused(
+                PackageFault.GOLDEN,
+                GOLDEN,
+                f"in {precision} its cases lie {told(mean, maximum)}",
+                "use the package in fp32 that it was made of",
+            )
+        return
+    for case, apart in zip(golden, np.abs(found - reference).max(axis=1), strict=True):
+        if not apart <= GOLDEN_TOLERANCE_MMHG:
+            raise PackageRefused(
+                PackageFault.GOLDEN,
+                GOLDEN,
+                f"case {case.name} differs by {apart:.3f} mmHg, more than {GOLDEN_TOLERANCE_MMHG}",
+                "this machine or its libraries compute another model than the one that was tested",
+            )
 
 
 @cache

@@ -15,7 +15,7 @@ from pacs_node.commands.model_compare import compare
 from pacs_node.commands.model_drift import drift
 from pacs_node.commands.model_evaluate import evaluate
 from pacs_node.commands.model_explain import explain
-from pacs_node.commands.model_package import KEY, card, install, list_packages, make_package, sign
+from pacs_node.commands.model_package import KEY, card, install, list_packages, lower, make_package, sign
 from pacs_node.commands.model_rhc import rhc
 from pacs_node.commands.model_train import train
 
@@ -36,7 +36,7 @@ def model() -> None:
     """
 
 
-for command in (train, ablate, make_package, sign, install, list_packages, card):
+for command in (train, ablate, make_package, lower, sign, install, list_packages, card):
     model.add_command(command)
 model.add_command(evaluate)
 model.add_command(compare)
@@ -88,16 +88,21 @@ def verify(ctx: click.Context, package: str, public_key: Path | None) -> None:
       pulmolink model verify ./my-package
       pulmolink model verify ./my-package --public-key ./publisher.pem
     """
-    from inference.package import GOLDEN_TOLERANCE_MMHG, locate
+    from inference.gate import MAXIMUM_LIMIT_MMHG, MEAN_LIMIT_MMHG
+    from inference.package import GOLDEN_TOLERANCE_MMHG, locate, read_manifest
     from inference.predictor import Predictor
 
     configured = settings_of(ctx).model
     key = public_key or configured.key
-    identity = Predictor.load(locate(configured.find(package)), public_key=key).identity
+    where = locate(configured.find(package))
+    identity, gate = Predictor.load(where, public_key=key).identity, read_manifest(where).gate
+    within = f"{GOLDEN_TOLERANCE_MMHG} mmHg"
+    if gate is not None:
+        within = f"the gate of {gate.precision.value} ({MEAN_LIMIT_MMHG} mmHg on average, {MAXIMUM_LIMIT_MMHG} at most)"
     signed = f", signed by the key in {key}" if key else ""
     click.echo(
-        f"{identity.name} {identity.version}: every file as written, golden cases within "
-        f"{GOLDEN_TOLERANCE_MMHG} mmHg{signed}\ndigest {identity.digest}"
+        f"{identity.name} {identity.version}: every file as written, golden cases within {within}{signed}\n"
+        f"digest {identity.digest}"
     )
 
 

@@ -106,6 +106,10 @@ class Recorder:
                     console.print(_side_by_side(figures))
             else:
                 console.print(_one_below_another(benchmark, figures))
+        self.show_conditions(console)
+
+    def show_conditions(self, console: Console) -> None:
+        """What was left out, on which machine, with what."""
         for what, reason in self.skipped:
             console.print(f"skipped: {what}: {reason}")
         where, what_ran = machine(), versions()
