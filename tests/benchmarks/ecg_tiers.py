@@ -25,6 +25,7 @@ def vector_style(chance: np.random.Generator) -> SheetStyle:
     rhythm = _RHYTHM[{3: "3x4", 6: "6x2", 12: "12x1"}[rows]]
     grid = bool(chance.random() < 0.8)
     scale = float(chance.choice([1.0, 1.0, 0.8]))
+    turned = bool(chance.random() < 0.15)
     return SheetStyle(
         rows=rows,
         rhythm=rhythm[int(chance.integers(len(rhythm)))],
@@ -33,8 +34,8 @@ def vector_style(chance: np.random.Generator) -> SheetStyle:
         pulse_mm=10.0 if chance.random() < 0.8 or not grid else None,
         pieces=bool(chance.random() < 0.1),
         in_form=bool(chance.random() < 0.15),
-        turned=bool(chance.random() < 0.15),
-        rotate=int(chance.choice([0, 0, 0, 90, 180])),
+        turned=turned,
+        rotate=int(chance.choice([0, 90, 90, 270] if turned else [0, 0, 0, 180])),
         scale=scale,
     )
 
