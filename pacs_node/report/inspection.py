@@ -59,7 +59,7 @@ def as_json(inspection: Inspection) -> dict[str, Any]:
         "source": images.source.value if images else None,
         "order": images.page_order or None if images else None,
         "derived_leads": list(images.derived_leads) if images else [],
-        "page_size": [sheet.shape[1], sheet.shape[0]] if sheet is not None else None,
+        "page_size": [sheet.shape[1], sheet.shape[0]] if sheet is not None and boxes else None,
         "dots_per_inch": round(images.page_dots_per_inch, 2) if images and images.page_dots_per_inch else None,
         "notice": NOTICE,
     }

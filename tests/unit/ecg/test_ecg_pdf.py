@@ -138,6 +138,11 @@ def test_an_encapsulated_pdf_is_read_like_the_pdf_though_padded_with_nul(heart: 
         (SheetStyle(rows=6, rhythm=(), swapped=("I", "III")), {RefusalReason.LEAD_ALGEBRA}),
         (SheetStyle(swapped=("aVL", "aVF")), {RefusalReason.LEAD_ALGEBRA}),
         (SheetStyle(swapped=("II", "aVF")), {RefusalReason.LEADS_AMBIGUOUS}),
+        # exchanges that leave every equation of a column as it was: only the beats of the next column tell
+        (SheetStyle(swapped=("I", "III")), {RefusalReason.LEAD_ALGEBRA}),
+        (SheetStyle(swapped=("I", "III"), rhythm=()), {RefusalReason.LEAD_ALGEBRA}),
+        (SheetStyle(swapped=("aVR", "aVF"), rhythm=()), {RefusalReason.LEAD_ALGEBRA}),
+        (SheetStyle(swapped=("aVR", "aVL"), rhythm=("V1",)), {RefusalReason.LEAD_ALGEBRA}),
         (SheetStyle(rhythm=("V1",), swapped=("V1", "V5")), {RefusalReason.LEADS_AMBIGUOUS}),
         # scale
         (SheetStyle(text="", pulse_mm=None), {RefusalReason.NO_SCALE}),
