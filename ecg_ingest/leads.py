@@ -38,8 +38,8 @@ BEATS_LIMIT, BEATS_RATIO = 0.25, 0.6
 what the names as they stand leave, is what was recorded.
 
 Measured on 75 hearts (12 PTB-XL, 3 of PTB, 60 made) in 3x4, 4x3 and Cabrera order: of correct names none
-was refused (lowest share .66, leaving .27); of all fifteen exchanges of each in 3x4, more than 92 % of the real and 98 %
-of the made hearts' were found.
+was refused (lowest share .66, leaving .27); of all fifteen exchanges of each in 3x4, more than 92 % of the real hearts'
+and 98 % of the made ones' were found.
 """
 
 FLAT_MILLIVOLTS = 0.02

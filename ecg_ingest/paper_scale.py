@@ -265,7 +265,8 @@ def _period(positions: list[float]) -> float | None:
     if ordered.size < _LEAST_GRID_LINES:
         return None
     gaps = np.diff(ordered)
-    rough = float(np.median(gaps))
+    usual = float(np.median(gaps))  # to a tenth of a point, which over hundreds of lines is several of them
+    rough = float(gaps[np.abs(gaps - usual) < 0.2 * usual].mean())
     numbers = np.round((ordered - ordered[0]) / rough)
     fitted = float(np.polyfit(numbers, ordered, 1)[0])
     numbers = np.round((ordered - ordered[0]) / fitted)

@@ -79,6 +79,8 @@ def picture_likeness(one: LeadImages, other: LeadImages) -> np.ndarray:
         (SheetStyle(rotate=180), "3x4+1"),
         (SheetStyle(scale=0.93), "3x4+1"),
         (SheetStyle(scale=0.93, grid=False), "3x4+1"),
+        (SheetStyle(scale=0.8, pulse_mm=None), "3x4+1"),
+        (SheetStyle(scale=1.1, pulse_mm=None, page_mm=(330.0, 235.0)), "3x4+1"),
         (SheetStyle(grid=False), "3x4+1"),
         (SheetStyle(grid=False, pulse_mm=None), "3x4+1"),
         (SheetStyle(text=""), "3x4+1"),
