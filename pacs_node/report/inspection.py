@@ -128,7 +128,7 @@ def _facts(images: LeadImages) -> str:
         facts = [
             {EcgSource.VECTOR_PDF: "vector PDF", EcgSource.RASTER: "picture"}[images.source],
             f"layout {images.page_layout}, {images.page_order} order",
-            f"{images.page_seconds_per_lead:g} s a lead",
+            f"{images.page_seconds_per_lead:.3g} s a lead",
             f"{images.pixels_per_mm:.2f} pixels a millimetre",
         ]
     if images.derived_leads:

@@ -99,7 +99,8 @@ def goals(rows: Sequence[Row]) -> list[dict[str, Any]]:
     drawn = [row for row in rows if row["group"] in TIERS and row["accepted"]]
     for at, name, least in ((0.5, "median", 0.93), (0.05, "5th percentile", 0.85)):
         value = _quantile(drawn, "iou", at)
-        goal(f"lead-box IoU of drawn sheets, {name}", f">= {least}", value, value is not None and value >= least)
+        holds = None if value is None else value >= least
+        goal(f"lead-box IoU of drawn sheets, {name}", f">= {least}", value, holds)
     limit("signal r, vector, median", "vector", "r_median", 0.99)
     limit("signal r, clean, median", "clean", "r_median", 0.97)
     limit("signal-to-noise ratio, clean, median dB", "clean", "snr_db_median", 17.0)
