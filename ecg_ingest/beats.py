@@ -20,11 +20,15 @@ _LEAST_OF_STEEPEST = 0.35  # how steep a beat's moment is, of the steepest's usu
 
 
 def beat_samples(recording: Recording, leads: Sequence[str]) -> NDArray[np.int64]:
-    """Samples at which beats are steepest, over those of `leads` that were recorded there."""
+    """Samples at which beats are steepest, over those of `leads` that were recorded there.
+
+    The sum of squares of I, II and III is that of aVR, aVL and aVF, whichever is called what: both columns of a sheet
+    find the same moment of a beat.
+    """
     rows = recording.signals_mv[[LEADS.index(lead) for lead in leads]]
-    steps = np.abs(np.diff(rows, axis=1))
+    steps = np.diff(rows, axis=1) ** 2
     known = np.isfinite(steps)
-    steepness = np.where(known, steps, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    steepness = np.sqrt(np.where(known, steps, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1))
     width = max(1, round(_SMOOTHED_SECONDS * recording.sampling_hz))
     steepness = np.convolve(steepness, np.full(width, 1.0 / width), mode="same")
     second = max(1, round(recording.sampling_hz))

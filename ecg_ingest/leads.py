@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecg_ingest.lead_images import LEADS, EcgRefused, RefusalReason
+from ecg_ingest.limb_beats import fit_beats
 from ecg_ingest.recording import SHORTFALL_SECONDS, Recording, longest_run, runs
 
 LIMB = LEADS[:6]
@@ -30,6 +31,15 @@ EXCHANGE_RATIO = 0.67
 
 Measured on twelve PTB-XL records and all fifteen exchanges of each: undoing an exchange brought the
 residual to at most .52 of it; exchanging two correct leads raised it to at least 1.9 times.
+"""
+
+BEATS_LIMIT, BEATS_RATIO = 0.25, 0.6
+"""Of limb leads in two columns: another naming of their beats that leaves less than this, and less than this share of
+what the names as they stand leave, is what was recorded.
+
+Measured on 75 hearts (12 PTB-XL, 3 of PTB, 60 made) in 3x4, 4x3 and Cabrera order: of correct names none
+was refused (lowest share .66, leaving .27); of all fifteen exchanges of each in 3x4, more than 92 % of the real hearts'
+and 98 % of the made ones' were found.
 """
 
 FLAT_MILLIVOLTS = 0.02
@@ -208,13 +218,20 @@ def _running_mean(samples: NDArray[np.float64], width: int) -> NDArray[np.float6
 
 
 def _refuse_broken_algebra(recording: Recording, lag_seconds: float) -> None:
-    """Refuse limb leads whose equations fail, or hold clearly better with two of them exchanged."""
+    """Refuse limb leads whose equations fail, or hold clearly better under other names."""
     hint = "leads are exchanged or mislabelled in this file: have the recorder's export checked"
     residual, equation = worst_residual(recording, lag_seconds)
     if residual > ALGEBRA_LIMIT:
         raise EcgRefused(
             RefusalReason.LEAD_ALGEBRA,
             f"{equation} do not belong together (residual {residual:.2f}, at most {ALGEBRA_LIMIT:g})",
+            hint,
+        )
+    fit = fit_beats(recording)
+    if fit is not None and fit.best < BEATS_LIMIT and fit.best < BEATS_RATIO * fit.residual:
+        raise EcgRefused(
+            RefusalReason.LEAD_ALGEBRA,
+            f"the beats of the limb leads say: {fit.naming} (residual {fit.best:.2f} against {fit.residual:.2f})",
             hint,
         )
     if residual < NOISE_RESIDUAL:

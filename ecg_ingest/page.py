@@ -82,6 +82,22 @@ def read_pages(data: bytes) -> list[Page]:
             document.close()
 
 
+def number_of_pages(data: bytes) -> int:
+    """How many pages a PDF has.
+
+    Raises
+    ------
+    EcgRefused
+        ENCRYPTED, EMPTY or DAMAGED.
+    """
+    with _LOCK:
+        document = _open(data)
+        try:
+            return len(document)
+        finally:
+            document.close()
+
+
 def draw_page(data: bytes, index: int) -> NDArray[np.uint8]:
     """A page as pixels at `DRAWN_DOTS_PER_INCH`, [height, width, 3] RGB; very large pages with fewer.
 

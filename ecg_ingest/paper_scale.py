@@ -49,6 +49,25 @@ class Scale:
     findings: tuple[QualityFinding, ...]
 
 
+def printed_scale(text: str) -> tuple[float | None, float | None]:
+    """Paper speed (mm/s) and gain (mm/mV) that a text names; None for what it does not.
+
+    Raises
+    ------
+    EcgRefused
+        NON_STANDARD_SCALE if it names several.
+    """
+    speed = _one([float(found.replace(",", ".")) for found in _SPEED.findall(text)], "paper speeds")
+    gain = _one(
+        [
+            float(found.replace(",", ".")) * (10.0 if unit.lower() == "cm" else 1.0)
+            for found, unit in _GAIN.findall(text)
+        ],
+        "gains",
+    )
+    return speed, gain
+
+
 def read_scale(text: str, strokes: Sequence[NDArray[np.float64]], pulses: Sequence[Pulse]) -> Scale:
     """The scale of a sheet.
 
@@ -61,14 +80,7 @@ def read_scale(text: str, strokes: Sequence[NDArray[np.float64]], pulses: Sequen
     EcgRefused
         NO_SCALE if neither says it; NON_STANDARD_SCALE if they contradict, or vary over the sheet.
     """
-    speed = _one([float(found.replace(",", ".")) for found in _SPEED.findall(text)], "paper speeds")
-    gain = _one(
-        [
-            float(found.replace(",", ".")) * (10.0 if unit.lower() == "cm" else 1.0)
-            for found, unit in _GAIN.findall(text)
-        ],
-        "gains",
-    )
+    speed, gain = printed_scale(text)
     pulse = _one_pulse(pulses)
     across, down = grid_millimetre(strokes)
     findings: tuple[QualityFinding, ...] = ()
@@ -253,7 +265,8 @@ def _period(positions: list[float]) -> float | None:
     if ordered.size < _LEAST_GRID_LINES:
         return None
     gaps = np.diff(ordered)
-    rough = float(np.median(gaps))
+    usual = float(np.median(gaps))  # to a tenth of a point, which over hundreds of lines is several of them
+    rough = float(gaps[np.abs(gaps - usual) < 0.2 * usual].mean())
     numbers = np.round((ordered - ordered[0]) / rough)
     fitted = float(np.polyfit(numbers, ordered, 1)[0])
     numbers = np.round((ordered - ordered[0]) / fitted)

@@ -41,15 +41,23 @@ class EcgSheet:
     dots_per_inch: float
 
 
-class PageIsPicture(EcgRefused):
-    """A page that shows an ECG, if it does, in pixels or outlines. `page` counts from 0."""
+@dataclass(frozen=True, kw_only=True)
+class PicturePage:
+    """A page that shows an ECG, if it does, in pixels or outlines."""
 
-    def __init__(self, page: int, detail: str, dots_per_inch: float) -> None:
+    number: int  # from 0
+    text: str  # what it says in letters all the same
+    dots_per_inch: float  # at which `draw_page` draws it
+
+
+class PageIsPicture(EcgRefused):
+    """Pages that can only be read by their pixels."""
+
+    def __init__(self, pages: tuple[PicturePage, ...], detail: str) -> None:
         super().__init__(
             RefusalReason.UNSUPPORTED_FORM, detail, "export the ECG as a vector PDF with text, or send the waveform"
         )
-        self.page = page
-        self.dots_per_inch = dots_per_inch  # at which `draw_page` draws it
+        self.pages = pages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +95,12 @@ def read_pdf(data: bytes) -> EcgSheet:
     found = _ecg_page(pages)
     sheet = read_sheet(found.labels, found.traces)
     scale = read_scale(" ".join(word.text for word in found.page.words), found.page.strokes, found.pulses)
+    if any(finding.code == "scale_from_page" for finding in scale.findings) and b"/UserUnit" in data:
+        raise EcgRefused(
+            RefusalReason.NO_SCALE,
+            "the page has a unit of its own, and neither grid nor pulse says what a millimetre is",
+            "let the recorder print the grid or a calibration pulse",
+        )
     widths = [float(np.ptp(cell.points[:, 0])) for cell in sheet.cells]
     return EcgSheet(
         recording=_recording(sheet, scale),
@@ -146,20 +160,15 @@ def _ecg_page(pages: list[_Found]) -> _Found:
         return sheets[0]
     if all(not found.page.words and not found.page.strokes and not found.page.picture_share for found in pages):
         raise EcgRefused(RefusalReason.EMPTY, "the PDF's pages are blank", "export the ECG again")
-    pictures = [number for number, found in enumerate(pages) if found.page.picture_share > _PICTURE_SHARE]
-    drawn = [number for number, found in enumerate(pages) if len(found.traces) >= 3]
-    if len({*pictures, *drawn}) > 1:
-        raise EcgRefused(
-            RefusalReason.SEVERAL_PAGES, "several pages hold pictures or traces", "send one ECG on one page"
+    pictures = tuple(
+        PicturePage(
+            number=number, text=" ".join(word.text for word in found.page.words), dots_per_inch=found.page.dots_per_inch
         )
+        for number, found in enumerate(pages)
+        if found.page.picture_share > _PICTURE_SHARE or len(found.traces) >= 3
+    )
     if pictures:
-        raise PageIsPicture(
-            pictures[0], "the PDF holds a picture, not lines and text", pages[pictures[0]].page.dots_per_inch
-        )
-    if drawn:
-        raise PageIsPicture(
-            drawn[0], "the PDF draws traces whose lead names are not text", pages[drawn[0]].page.dots_per_inch
-        )
+        raise PageIsPicture(pictures, "the PDF holds a picture, or traces whose lead names are not text")
     raise EcgRefused(RefusalReason.NOT_AN_ECG, "the PDF holds no ECG traces", "check the routing rule")
 
 

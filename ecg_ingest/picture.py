@@ -1,6 +1,6 @@
-"""Bytes of a picture to pixels within limits: PNG, JPEG, TIFF, BMP, DICOM pictures, and pages of a PDF drawn.
+"""Bytes of a picture to pixels within limits: PNG, JPEG, TIFF, BMP and DICOM pictures.
 
-Opens nothing larger than an ECG sheet needs, and exactly one page.
+Opens nothing larger than an ECG sheet needs, and one page at a time.
 """
 
 from __future__ import annotations
@@ -33,26 +33,38 @@ _FAULTS = (
 """What Pillow and pydicom's decoders raise on damaged pixels."""
 
 
-def read_picture(data: bytes) -> NDArray[np.uint8]:
-    """The picture in a file, [height, width, 3] RGB, as stored: a camera's turn mark is not followed.
+def count_pages(data: bytes) -> int:
+    """Pages of a picture file. Only a TIFF has several: a camera's JPEG may hold a preview as a second frame.
 
     Raises
     ------
     EcgRefused
-        TOO_LARGE, SEVERAL_PAGES or DAMAGED.
+        DAMAGED.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
+    except (UnidentifiedImageError, Image.DecompressionBombError, *_FAULTS) as error:
+        raise EcgRefused(RefusalReason.DAMAGED, "the picture cannot be decoded", "export or scan it again") from error
+
+
+def read_picture(data: bytes, page: int = 0) -> NDArray[np.uint8]:
+    """A page of a file, [height, width, 3] RGB, as stored: a camera's turn mark is not followed.
+
+    Raises
+    ------
+    EcgRefused
+        TOO_LARGE or DAMAGED.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd tags; sizes are checked here
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                if page:
+                    image.seek(page)
                 _within_limits(*image.size)
-                # A JPEG of a camera may hold a preview as a second frame; pages are a TIFF's alone.
-                if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
-                    raise EcgRefused(
-                        RefusalReason.SEVERAL_PAGES,
-                        f"the TIFF holds {getattr(image, 'n_frames', 1)} pages",
-                        "send one ECG on one page",
-                    )
                 return _as_rgb(image)
     except (UnidentifiedImageError, Image.DecompressionBombError, *_FAULTS) as error:
         raise EcgRefused(RefusalReason.DAMAGED, "the picture cannot be decoded", "export or scan it again") from error

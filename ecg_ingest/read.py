@@ -7,7 +7,9 @@ back, and what is raised, can be pickled.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ecg_ingest.lead_images import EcgRefused, EcgSource, LeadImages, RefusalReason, RenderStyle
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ecg_ingest.pdf import PicturePage
     from ecg_ingest.recording import Recording
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -29,6 +32,7 @@ _XML_ROOTS = {  # searched near the beginning, with the zeros of UTF-16 taken ou
 }
 _XML_ROOT_WITHIN = 16_384
 
+_MOST_PICTURE_PAGES = 4  # of a TIFF or PDF, each read by its pixels
 _LEAST_RASTER_SECONDS = 1.4
 """Of a lead on a picture: scans are often cropped in the last column, and the lead's image then says so."""
 
@@ -131,14 +135,12 @@ def _read_dicom(data: bytes, style: RenderStyle) -> LeadImages:
 
 
 def _read_pdf(data: bytes, style: RenderStyle) -> LeadImages:
-    from ecg_ingest.page import draw_page
     from ecg_ingest.pdf import PageIsPicture, read_pdf
 
     try:
         sheet = read_pdf(data)
     except PageIsPicture as picture:
-        drawn = _read_pixels(draw_page(data, picture.page), style, page=picture.page)
-        return replace(drawn, page_dots_per_inch=picture.dots_per_inch)
+        return _the_one_ecg([partial(_read_drawn_page, data, page, style) for page in picture.pages])
     images = _images(sheet.recording, style, source=EcgSource.VECTOR_PDF, page_layout=sheet.layout)
     return replace(
         images,
@@ -151,9 +153,58 @@ def _read_pdf(data: bytes, style: RenderStyle) -> LeadImages:
 
 
 def _read_picture(data: bytes, style: RenderStyle) -> LeadImages:
-    from ecg_ingest.picture import read_picture
+    from ecg_ingest.picture import count_pages, read_picture
 
-    return _read_pixels(read_picture(data), style)
+    def page(number: int) -> LeadImages:
+        return _read_pixels(read_picture(data, number), style, page=number)
+
+    return _the_one_ecg([partial(page, number) for number in range(count_pages(data))])
+
+
+def _read_drawn_page(data: bytes, page: PicturePage, style: RenderStyle) -> LeadImages:
+    """A page of a PDF by its pixels; what it says of its scale in letters counts too."""
+    from ecg_ingest.page import draw_page
+    from ecg_ingest.paper_scale import STANDARD_MM_PER_MILLIVOLT, STANDARD_MM_PER_SECOND, printed_scale
+
+    drawn = _read_pixels(draw_page(data, page.number), style, page=page.number)
+    speed, gain = printed_scale(page.text)
+    for said, usual, unit in ((speed, STANDARD_MM_PER_SECOND, "mm/s"), (gain, STANDARD_MM_PER_MILLIVOLT, "mm/mV")):
+        if said not in (None, usual):
+            raise EcgRefused(
+                RefusalReason.NON_STANDARD_SCALE, f"the page says {said:g} {unit}", "export it at 25 mm/s and 10 mm/mV"
+            )
+    said_all = speed is not None and gain is not None
+    quality = tuple(finding for finding in drawn.quality if not (said_all and finding.code == "gain_assumed"))
+    return replace(drawn, page_dots_per_inch=page.dots_per_inch, quality=quality)
+
+
+def _the_one_ecg(pages: list[Callable[[], LeadImages]]) -> LeadImages:
+    """The only page that is an ECG. A second one that may be, read or not, makes the file ambiguous."""
+    if len(pages) == 1:
+        return pages[0]()
+    several = EcgRefused(
+        RefusalReason.SEVERAL_PAGES,
+        f"{len(pages)} pages hold pictures or traces, and more than one may be an ECG",
+        "send one ECG on one page",
+    )
+    if len(pages) > _MOST_PICTURE_PAGES:
+        raise several
+    found: list[LeadImages | EcgRefused] = []
+    for page in pages:
+        try:
+            found.append(page())
+        except EcgRefused as refusal:
+            if refusal.reason is not RefusalReason.NOT_AN_ECG:
+                found.append(refusal)
+        if len(found) > 1:
+            raise several
+    if not found:
+        raise EcgRefused(
+            RefusalReason.NOT_AN_ECG, f"none of the {len(pages)} pages shows an ECG", "check the routing rule"
+        )
+    if isinstance(found[0], EcgRefused):
+        raise found[0]
+    return found[0]
 
 
 def _read_aecg(data: bytes, style: RenderStyle) -> LeadImages:

@@ -19,6 +19,7 @@ SECONDS_BETWEEN = {
     "clear_ended_leases": 30,
     "purge_unpaired": 3600,
     "sweep_objects": 6 * 3600,
+    "clear_done": 6 * 3600,
     "forget_commitments": 6 * 3600,
 }
 

@@ -217,6 +217,9 @@ class Folder(_Section):
     stored: Literal["move", "delete"] = Field(
         "move", description="what becomes of a file once it is stored: moved to done/ inside the folder, or deleted"
     )
+    keep_done_days: Annotated[float, Field(ge=0, le=36500)] = Field(
+        30, description="files in done/ are removed after so many days (their ECGs stay); 0: they stay"
+    )
 
     @property
     def is_watched(self) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 import structlog
 
 from ecg_ingest.lead_images import EcgRefused, RenderStyle
-from pacs_node.flow.drop_identity import MAX_SIDECAR_BYTES, Identity, SidecarWrong, identity_of
+from pacs_node.flow.drop_identity import DONE, MAX_SIDECAR_BYTES, Identity, SidecarWrong, identity_of
 from pacs_node.flow.ecg_file import as_dicom
 from pacs_node.flow.part10 import DataSetBytes, HeaderUnreadable, from_part10
 from pacs_node.flow.receive import SUCCESS, Incoming, Receipt, Receiver
@@ -32,7 +32,7 @@ from storage.records import Disposition
 log = structlog.get_logger()
 
 CALLING_AE = "folder"
-DONE, HELD, REFUSED = "done", "held", "refused"
+HELD, REFUSED = "held", "refused"
 UNFINISHED_SUFFIXES = frozenset({".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload", ".swp"})
 """Programs that copy write under such a name and rename when they are through."""
 

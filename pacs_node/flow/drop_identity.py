@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from pacs_node.settings import Folder
 from storage.records import Patient
 
+DONE = "done"  # the folder inside the watched one to which files go once they are stored
 MAX_SIDECAR_BYTES = 65_536
 _SIDECAR_FIELDS = frozenset({"patient_id", "issuer", "acquired_at", "birth_date", "sex", "name"})
 

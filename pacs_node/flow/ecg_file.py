@@ -32,7 +32,7 @@ def look_at_file(content: bytes, style: RenderStyle, opener: Opener) -> Inspecti
         if isinstance(refused, NotOpened):  # its sheet would be opened with the same harm
             return Inspection(images=None, refusal=refusal, sheet=None)
     with suppress(EcgRefused, NotOpened):  # the refusal of the file itself says more
-        sheet = opener.sheet(content, images.boxes[0].page if images is not None and images.boxes else 0)
+        sheet = opener.sheet(content, images.boxes[0].page if images is not None and images.boxes else None)
     return Inspection(images=images, refusal=refusal, sheet=sheet)
 
 
@@ -58,7 +58,7 @@ def as_dicom(
         return wrap_signals(content, images, patient, acquired_at)
     if images.page_dots_per_inch:
         return wrap_pdf(content, patient, acquired_at)
-    pixels = opener.sheet(content)
+    pixels = opener.sheet(content, images.boxes[0].page)
     if pixels is None:
         raise ValueError("a sheet that was read has a picture")
     return wrap_picture(content, pixels, patient, acquired_at)

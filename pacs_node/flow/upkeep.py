@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import structlog
 
+from pacs_node.flow.drop_identity import DONE
 from pacs_node.settings import Settings
 from storage.errors import StoreMismatch, SweepRefused
 from storage.objects import ObjectStore
@@ -70,6 +74,22 @@ class Upkeep:
         if moved or removed:
             log.info("objects_swept", set_aside=moved, removed=removed)
         return moved
+
+    def clear_done(self) -> int:
+        """Remove files of the watched folder's done/ that were put there `folder.keep_done_days` ago."""
+        rules = self._settings.folder
+        if not (rules.is_watched and rules.keep_done_days):
+            return 0
+        before = (self._clock() - timedelta(days=rules.keep_done_days)).timestamp()
+        removed = 0
+        with suppress(FileNotFoundError), os.scandir(Path(rules.path) / DONE) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_ctime < before:
+                    Path(entry.path).unlink(missing_ok=True)
+                    removed += 1
+        if removed:
+            log.info("done_files_removed", files=removed)
+        return removed
 
     def forget_commitments(self) -> int:
         """Forget what was asked and answered `commitment.keep_days` ago; what is awaited or owed stays."""

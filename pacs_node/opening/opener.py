@@ -133,7 +133,7 @@ class Opener:
         """
         return self._open(Request(kind=Kind.ECG, options=asdict(style), data=data), lead_images)
 
-    def sheet(self, data: bytes, page: int = 0) -> NDArray[np.uint8] | None:
+    def sheet(self, data: bytes, page: int | None = 0) -> NDArray[np.uint8] | None:
         """As `ecg_ingest.sheet_picture.sheet_picture`: [height, width, 3] RGB, None for signals without a sheet.
 
         Raises

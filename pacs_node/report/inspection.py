@@ -59,7 +59,7 @@ def as_json(inspection: Inspection) -> dict[str, Any]:
         "source": images.source.value if images else None,
         "order": images.page_order or None if images else None,
         "derived_leads": list(images.derived_leads) if images else [],
-        "page_size": [sheet.shape[1], sheet.shape[0]] if sheet is not None else None,
+        "page_size": [sheet.shape[1], sheet.shape[0]] if sheet is not None and boxes else None,
         "dots_per_inch": round(images.page_dots_per_inch, 2) if images and images.page_dots_per_inch else None,
         "notice": NOTICE,
     }
@@ -128,7 +128,7 @@ def _facts(images: LeadImages) -> str:
         facts = [
             {EcgSource.VECTOR_PDF: "vector PDF", EcgSource.RASTER: "picture"}[images.source],
             f"layout {images.page_layout}, {images.page_order} order",
-            f"{images.page_seconds_per_lead:g} s a lead",
+            f"{images.page_seconds_per_lead:.3g} s a lead",
             f"{images.pixels_per_mm:.2f} pixels a millimetre",
         ]
     if images.derived_leads:

@@ -47,10 +47,11 @@ def outcome(data: bytes) -> Outcome:
         images = read(data, style=STYLE)
     except EcgRefused as refused:
         return refused.reason
-    return _described(images)
+    return described(images)
 
 
-def _described(images: LeadImages) -> str:
+def described(images: LeadImages) -> str:
+    """Layout, and order if it is not the standard one."""
     return images.page_layout + (" cabrera" if images.page_order == "cabrera" else "")
 
 
@@ -84,7 +85,8 @@ def _bytes() -> Iterator[Case]:
     yield _case("a PDF cut short", R.DAMAGED, make=lambda: sheet(heart(), SheetStyle())[:4000])
     yield _case("a PDF header alone", R.DAMAGED, make=lambda: b"%PDF-1.4\n")
     yield _case("a DICOM prefix alone", R.DAMAGED, R.NOT_AN_ECG, make=lambda: bytes(128) + b"DICM")
-    yield _case("two pages of TIFF", R.SEVERAL_PAGES, make=_two_pages)
+    yield _case("two blank pages of TIFF", R.NOT_AN_ECG, make=lambda: _tiff(*_blank_pages(2)))
+    yield _case("five blank pages of TIFF", R.SEVERAL_PAGES, make=lambda: _tiff(*_blank_pages(5)))
 
 
 def _waveforms() -> Iterator[Case]:
@@ -154,7 +156,22 @@ def _pictures() -> Iterator[Case]:
     def moved(**other: str) -> Heart:
         return {**heart(), **{lead: heart()[source] for lead, source in other.items()}}
 
+    def page(**knobs: object) -> Image.Image:
+        return Image.open(io.BytesIO(of(**knobs))).convert("RGB")
+
     yield drawn("a scan", "3x4+1")
+    yield _case("a scan and a blank page of TIFF", "3x4+1", make=lambda: _tiff(*_blank_pages(1), page()), drawn=True)
+    yield _case("two scans in a TIFF", R.SEVERAL_PAGES, make=lambda: _tiff(page(), page(rhythm=())), drawn=True)
+    yield _case("a scan in a PDF", "3x4+1", make=lambda: _scanned(page()), drawn=True)
+    yield _case(
+        "a scan and a blank page in a PDF", "3x4+1", make=lambda: _scanned(page(), *_blank_pages(1)), drawn=True
+    )
+    yield _case(
+        "a scan in a PDF that says 5 mm/mV",
+        R.NON_STANDARD_SCALE,
+        make=lambda: _scanned(page(pulse="none"), text="25 mm/s 5 mm/mV"),
+        drawn=True,
+    )
     yield drawn("a scan upside down", "3x4+1", quarter_turns=2)
     yield drawn("a scan on its side", "3x4+1", quarter_turns=1)
     yield drawn("a scan on its other side", "3x4+1", quarter_turns=3)
@@ -229,10 +246,27 @@ def _png_bomb() -> bytes:
     )
 
 
-def _two_pages() -> bytes:
+def _tiff(*pages: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    pages = [Image.new("L", (600, 400), shade) for shade in (250, 240)]
     pages[0].save(buffer, "TIFF", save_all=True, append_images=pages[1:])
+    return buffer.getvalue()
+
+
+def _blank_pages(count: int) -> list[Image.Image]:
+    return [Image.new("RGB", (600, 400), (250 - shade,) * 3) for shade in range(count)]
+
+
+def _scanned(*pages: Image.Image, text: str = "") -> bytes:
+    """A PDF of pictures, as a scanner makes it; `text` as one that reads what it scans adds it."""
+    buffer = io.BytesIO()
+    canvas = Canvas(buffer, invariant=1)
+    for page in pages:
+        width, height = page.width / 6.0 * mm, page.height / 6.0 * mm
+        canvas.setPageSize((width, height))
+        canvas.drawString(20 * mm, 5 * mm, text)
+        canvas.drawImage(ImageReader(page), 0, 0, width, height)
+        canvas.showPage()
+    canvas.save()
     return buffer.getvalue()
 
 

@@ -5,7 +5,6 @@ Every knob is something that a recorder, a printer, a scanner or a hand does. Se
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,13 +83,12 @@ class Sheet:
 
     def file(self) -> bytes:
         """PNG, or JPEG if the look says so."""
-        buffer = io.BytesIO()
-        image = Image.fromarray(self.rgb)
-        if self.look.jpeg:
-            image.save(buffer, "JPEG", quality=self.look.jpeg)
-        else:
-            image.save(buffer, "PNG", compress_level=1)
-        return buffer.getvalue()
+        wanted = (cv2.IMWRITE_JPEG_QUALITY, self.look.jpeg) if self.look.jpeg else (cv2.IMWRITE_PNG_COMPRESSION, 1)
+        done, data = cv2.imencode(
+            ".jpg" if self.look.jpeg else ".png", cv2.cvtColor(self.rgb, cv2.COLOR_RGB2BGR), wanted
+        )
+        assert done
+        return bytes(data)
 
     def box(self, lead: str) -> tuple[float, float, float, float]:
         """The upright rectangle between the middles of a cell's sides."""
@@ -105,7 +103,7 @@ ROWS = {"3x4": 3, "6x2": 6, "12x1": 12, "4x3": 4}
 PITCH = {"3x4": 32.0, "6x2": 26.0, "12x1": 19.0, "4x3": 32.0}
 
 
-def draw(signals: Signals, hz: float, look: Look, seed: int = 0) -> Sheet:  # noqa: PLR0912
+def draw(signals: Signals, hz: float, look: Look, seed: int = 0) -> Sheet:
     """A sheet of ten seconds."""
     chance = np.random.default_rng(seed)
     rows = ROWS[look.layout]
@@ -117,35 +115,21 @@ def draw(signals: Signals, hz: float, look: Look, seed: int = 0) -> Sheet:  # no
     left, top = 16.0, 24.0 if look.header else 6.0
     width_mm = left + columns * seconds * look.speed + 16.0 - look.crop_right_mm
     height_mm = top + lines * pitch + 14.0
-    width, height = round(width_mm * s), round(height_mm * s)
-    paper, fine, strong, ink = PAPERS[look.paper]
-    canvas = np.empty((height, width, 3), np.uint8)
-    canvas[:] = paper
-    for every, colour, thick in ((1.0, fine, 0.1), (5.0, strong, 0.2)):
-        if every == 1.0 and not look.grid_fine:
-            continue
-        pen = max(1, round(thick * s))
-        for x in np.arange(0.0, width_mm, every):
-            at = round(x * s)
-            canvas[:, at : at + pen] = colour
-        for y in np.arange(top - 4.0, height_mm - 8.0, every):
-            at = round(y * s)
-            canvas[at : at + pen] = colour
+    canvas = _paper(width_mm, height_mm, top, look, s)
+    ink = PAPERS[look.paper][3]
     order = LEADS if look.order == "standard" else CABRERA
-    font = _font(look.font, look.label_mm, s)
     boxes: dict[str, NDArray[np.float64]] = {}
     shown: dict[str, NDArray[np.float64]] = {}
     starts: dict[str, int] = {}
     texts: list[tuple[float, float, str]] = []
     pen = max(1, round(look.pen_mm * s))
-    baseline = [top + (line + 0.5) * pitch for line in range(lines)]
     for line in range(lines):
-        y = baseline[line]
+        y = top + (line + 0.5) * pitch
         if look.pulse != "none":
             begin = left - 9.0 if look.pulse == "left" else left + columns * seconds * look.speed + 2.0
             wide, high = 0.2 * look.speed, look.gain
             points = [(0, 0), (1, 0), (1, -high), (1 + wide, -high), (1 + wide, 0), (2 + wide, 0)]
-            _polyline(canvas, [(begin + dx, y + dy) for dx, dy in points], s, pen, ink)
+            _polyline(canvas, np.array(points) + np.array([begin, y]), s, pen, ink)
         if line >= rows:
             lead = look.rhythm[line - rows]
             _trace(canvas, signals[lead], hz, left, y, look, s, pen, ink, 0.0, columns * seconds)
@@ -169,28 +153,72 @@ def draw(signals: Signals, hz: float, look: Look, seed: int = 0) -> Sheet:  # no
                 texts.append((x, y, look.names.get(lead, name)))
             if column and look.separators != "none":
                 _separator(canvas, x, y, pitch, look, s, ink)
-    image = Image.fromarray(canvas)
-    pen_draw = ImageDraw.Draw(image)
+    font = _font(look.font, look.label_mm, s)
     drop = {"above": -0.36 * pitch, "below": 0.2 * pitch, "on": -0.12 * pitch}[look.label_place]
     for x, y, text in texts:
-        pen_draw.text(((x + 1.0) * s, (y + drop - look.label_mm / 2) * s), text, fill=ink, font=font)
+        _write(canvas, (x + 1.0) * s, (y + drop - look.label_mm / 2) * s, text, font, ink)
     if look.header:
         small = _font("_er_____.pfb", 2.8, s)
         for number, text in enumerate(
             ("ID 00000   HR 72 bpm  PR 160 ms  QRS 92 ms  QT/QTc 380/410", "Sinus rhythm, V5+V1, lead II, V 3")
         ):
-            pen_draw.text((8 * s, (4 + 5 * number) * s), text, fill=ink, font=small)
+            _write(canvas, 8 * s, (4 + 5 * number) * s, text, small, ink)
         footer = f"{look.speed:g} mm/s   {look.gain:g} mm/mV   0.05-150 Hz"
-        pen_draw.text((20 * s, (height_mm - 6.0) * s), footer, fill=ink, font=small)
-    canvas = np.array(image)
+        _write(canvas, 20 * s, (height_mm - 6.0) * s, footer, small, ink)
     if look.handwriting:
         _scribble(canvas, chance, s)
     if look.stamp:
         _stamp(canvas, chance, s)
-    small_size = (round(width / 2), round(height / 2))
-    rgb = cv2.resize(canvas, small_size, interpolation=cv2.INTER_AREA)
+    rgb = cv2.resize(canvas, (canvas.shape[1] // 2, canvas.shape[0] // 2), interpolation=cv2.INTER_AREA)
     sheet = Sheet(rgb=rgb, look=look, boxes={k: v / 2.0 for k, v in boxes.items()}, signals=shown, starts=starts, hz=hz)
-    return _damaged(sheet, chance)
+    _damage(sheet, chance)
+    return sheet
+
+
+def _paper(width_mm: float, height_mm: float, top: float, look: Look, s: float) -> NDArray[np.uint8]:
+    """Grid paper of an even number of pixels."""
+    width, height = 2 * round(width_mm * s / 2), 2 * round(height_mm * s / 2)
+    paper, fine, strong, _ = PAPERS[look.paper]
+
+    def marked(row: NDArray[np.uint8], colour: tuple[int, int, int], every: float, thick: float) -> NDArray[np.uint8]:
+        pen = max(1, round(thick * s))
+        for x in np.arange(0.0, width_mm, every):
+            row[round(x * s) : round(x * s) + pen] = colour
+        return row
+
+    plain = np.tile(np.array(paper, np.uint8), (width, 1))
+    if look.grid_fine:
+        plain = marked(plain, fine, 1.0, 0.1)
+    plain = marked(plain, strong, 5.0, 0.2)
+    canvas = np.empty((height, width, 3), np.uint8)
+    canvas[:] = plain
+    fine_row = marked(np.tile(np.array(fine, np.uint8), (width, 1)), strong, 5.0, 0.2)
+    for every, thick, row in ((1.0, 0.1, fine_row), (5.0, 0.2, np.array(strong, np.uint8))):
+        if every == 5.0 or look.grid_fine:
+            pen = max(1, round(thick * s))
+            for y in np.arange(top - 4.0, height_mm - 8.0, every):
+                canvas[round(y * s) : round(y * s) + pen] = row
+    return canvas
+
+
+def _write(
+    canvas: NDArray[np.uint8],
+    x: float,
+    y: float,
+    text: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    ink: tuple[int, int, int],
+) -> None:
+    """Text with its upper left corner here."""
+    left, top, right, bottom = (round(edge) for edge in font.getbbox(text))
+    if right <= left or bottom <= top:
+        return
+    image = Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(image).text((-left, -top), text, fill=255, font=font)
+    column, row = round(x) + left, round(y) + top
+    part = canvas[max(0, row) : row + image.height, max(0, column) : column + image.width]
+    mask = np.asarray(image)[max(0, -row) :, max(0, -column) :][: part.shape[0], : part.shape[1], None] / 255.0
+    part[:] = np.rint(part * (1.0 - mask) + np.array(ink) * mask).astype(np.uint8)
 
 
 def _font(name: str, millimetres: float, s: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -209,13 +237,13 @@ def _trace(
 ) -> None:  # fmt: skip
     part = values[round(start * hz) : round((start + seconds) * hz)]
     xs = x + np.arange(part.size) / hz * look.speed
-    _polyline(canvas, list(zip(xs, y - part * look.gain, strict=True)), s, pen, ink)
+    _polyline(canvas, np.stack((xs, y - part * look.gain), axis=1), s, pen, ink)
 
 
 def _polyline(
-    canvas: NDArray[np.uint8], points: list[tuple[float, float]], s: float, pen: int, ink: tuple[int, int, int]
+    canvas: NDArray[np.uint8], points: NDArray[np.float64], s: float, pen: int, ink: tuple[int, int, int]
 ) -> None:
-    fixed = np.rint(np.array(points) * s * 16).astype(np.int32)
+    fixed = np.rint(points * s * 16).astype(np.int32)
     cv2.polylines(canvas, [fixed], False, ink, pen, cv2.LINE_AA, 4)
 
 
@@ -244,63 +272,93 @@ def _scribble(canvas: NDArray[np.uint8], chance: np.random.Generator, s: float) 
 def _stamp(canvas: NDArray[np.uint8], chance: np.random.Generator, s: float) -> None:
     height, width = canvas.shape[:2]
     at = (round(chance.uniform(0.6, 0.9) * width), round(chance.uniform(0.05, 0.9) * height))
-    layer = canvas.copy()
-    cv2.circle(layer, at, round(9 * s), (200, 30, 40), round(0.8 * s), cv2.LINE_AA)
-    cv2.putText(layer, "SEEN", (at[0] - round(6 * s), at[1]), 0, s / 8.0, (200, 30, 40), max(1, round(0.4 * s)))
-    cv2.addWeighted(layer, 0.6, canvas, 0.4, 0.0, canvas)
+    reach = round(10 * s)
+    corner = max(0, at[0] - reach), max(0, at[1] - reach)
+    under = canvas[corner[1] : at[1] + reach, corner[0] : at[0] + reach]
+    layer = under.copy()
+    middle = at[0] - corner[0], at[1] - corner[1]
+    cv2.circle(layer, middle, round(9 * s), (200, 30, 40), round(0.8 * s), cv2.LINE_AA)
+    cv2.putText(layer, "SEEN", (middle[0] - round(6 * s), middle[1]), 0, s / 8.0, (200, 30, 40), max(1, round(0.4 * s)))
+    under[:] = cv2.addWeighted(layer, 0.6, under, 0.4, 0.0)
 
 
-def _damaged(sheet: Sheet, chance: np.random.Generator) -> Sheet:
+def _damage(sheet: Sheet, chance: np.random.Generator) -> None:
     """Creases, shadow, geometry, blur and noise, in the order in which they happen."""
     look = sheet.look
-    image = sheet.rgb.astype(np.float32)
-    height, width = image.shape[:2]
-    for _ in range(look.creases):
-        x = chance.uniform(0.1, 0.9) * width
-        lean = chance.uniform(-0.1, 0.1)
-        away = np.abs(np.arange(width)[None, :] - x - lean * np.arange(height)[:, None])
-        image *= (1.0 - 0.3 * np.exp(-((away / 4.0) ** 2)) + 0.06 * np.exp(-(((away - 9.0) / 8.0) ** 2)))[:, :, None]
-    if look.shadow:
-        gx, gy = chance.uniform(-1, 1, 2)
-        ramp = gx * np.linspace(-1, 1, width)[None, :] + gy * np.linspace(-1, 1, height)[:, None]
-        image *= (1.0 - look.shadow * 0.5 * (1 + np.tanh(2 * ramp)))[:, :, None]
-    image = 255.0 - (255.0 - image) * look.contrast
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    sheet.rgb = _shaded(sheet.rgb, look, chance)
     if look.keystone or look.tilt_degrees:
-        angle = np.deg2rad(look.tilt_degrees)
-        rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        moved = corners.copy()
-        moved[0, 0] += look.keystone * width / 2
-        moved[1, 0] -= look.keystone * width / 2
-        moved = (moved - [width / 2, height / 2]) @ rotate.T
-        moved -= moved.min(axis=0)
-        size = tuple(np.ceil(moved.max(axis=0)).astype(int).tolist())
-        matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
-        border = [float(v) for v in image[2, 2]]
-        image = cv2.warpPerspective(
-            image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=border
-        )
-        sheet.boxes = {k: cv2.perspectiveTransform(v[None], matrix)[0] for k, v in sheet.boxes.items()}
+        _tilt(sheet)
     if look.bend:
-        height, width = image.shape[:2]
-        shift = look.bend * look.pixels_per_mm * np.sin(np.linspace(0, np.pi, width)) ** 1.0
-        xs, ys = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        image = cv2.remap(
-            image, xs, ys + shift[None, :].astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        for v in sheet.boxes.values():
-            v[:, 1] -= np.interp(v[:, 0], np.arange(width), shift)
+        _bend(sheet)
     if look.blur:
-        image = cv2.GaussianBlur(image, (0, 0), look.blur)
+        sheet.rgb = cv2.GaussianBlur(sheet.rgb, (0, 0), look.blur)
     if look.noise:
-        image = image + chance.normal(0.0, look.noise, image.shape[:2])[:, :, None].astype(np.float32)
-    rgb = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        cv2.setRNGSeed(int(chance.integers(2**31)))
+        grain = np.empty(sheet.rgb.shape[:2], np.int16)
+        cv2.randn(grain, 0.0, look.noise)
+        sheet.rgb = cv2.add(sheet.rgb, cv2.merge([grain] * 3), dtype=cv2.CV_8U)
     if look.quarter_turns:
-        h, w = rgb.shape[:2]
-        rgb = np.ascontiguousarray(np.rot90(rgb, -look.quarter_turns))
+        h, w = sheet.rgb.shape[:2]
+        sheet.rgb = np.ascontiguousarray(np.rot90(sheet.rgb, -look.quarter_turns))
         for k, v in sheet.boxes.items():
             x, y = v[:, 0].copy(), v[:, 1].copy()
             turned = {1: (h - y, x), 2: (w - x, h - y), 3: (y, w - x)}[look.quarter_turns % 4]
             sheet.boxes[k] = np.stack(turned, axis=1)
-    sheet.rgb = rgb
-    return sheet
+
+
+def _shaded(rgb: NDArray[np.uint8], look: Look, chance: np.random.Generator) -> NDArray[np.uint8]:
+    height, width = rgb.shape[:2]
+    if look.creases or look.shadow:
+        light = np.ones((height, width), np.float32)
+        for _ in range(look.creases):
+            x = chance.uniform(0.1, 0.9) * width
+            lean = chance.uniform(-0.1, 0.1)
+            low, high = sorted((x, x + lean * height))
+            first, last = max(0, int(low) - 40), min(width, int(high) + 40)  # elsewhere it is not seen
+            across, down = np.arange(first, last, dtype=np.float32), np.arange(height, dtype=np.float32)
+            away = np.abs(across[None, :] - np.float32(x) - np.float32(lean) * down[:, None])
+            dark, bright = np.exp(-((away / 4.0) ** 2)), np.exp(-(((away - 9.0) / 8.0) ** 2))
+            light[:, first:last] *= 1.0 - 0.3 * dark + 0.06 * bright
+        if look.shadow:
+            gx, gy = chance.uniform(-1, 1, 2)
+            coarse = (height // 8 + 1, width // 8 + 1)
+            ramp = gx * np.linspace(-1, 1, coarse[1])[None, :] + gy * np.linspace(-1, 1, coarse[0])[:, None]
+            shade = (1.0 - look.shadow * 0.5 * (1 + np.tanh(2 * ramp))).astype(np.float32)
+            light *= cv2.resize(shade, (width, height), interpolation=cv2.INTER_LINEAR)
+        rgb = cv2.merge([cv2.multiply(channel, light, dtype=cv2.CV_8U) for channel in cv2.split(rgb)])
+    if look.contrast != 1.0:
+        rgb = cv2.LUT(rgb, np.rint(255.0 - (255.0 - np.arange(256)) * look.contrast).astype(np.uint8))
+    return rgb
+
+
+def _tilt(sheet: Sheet) -> None:
+    """Turn the sheet, and let its top be farther away."""
+    look = sheet.look
+    height, width = sheet.rgb.shape[:2]
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    angle = np.deg2rad(look.tilt_degrees)
+    rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    moved = corners.copy()
+    moved[0, 0] += look.keystone * width / 2
+    moved[1, 0] -= look.keystone * width / 2
+    moved = (moved - [width / 2, height / 2]) @ rotate.T
+    moved -= moved.min(axis=0)
+    size = tuple(np.ceil(moved.max(axis=0)).astype(int).tolist())
+    matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
+    border = [float(v) for v in sheet.rgb[2, 2]]
+    sheet.rgb = cv2.warpPerspective(
+        sheet.rgb, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=border
+    )
+    sheet.boxes = {k: cv2.perspectiveTransform(v[None], matrix)[0] for k, v in sheet.boxes.items()}
+
+
+def _bend(sheet: Sheet) -> None:
+    """Lift the middle of the sheet."""
+    look = sheet.look
+    height, width = sheet.rgb.shape[:2]
+    shift = (look.bend * look.pixels_per_mm * np.sin(np.linspace(0, np.pi, width))).astype(np.float32)
+    xs = np.broadcast_to(np.arange(width, dtype=np.float32), (height, width))
+    ys = np.arange(height, dtype=np.float32)[:, None] + shift[None, :]
+    sheet.rgb = cv2.remap(sheet.rgb, xs.copy(), ys, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    for v in sheet.boxes.values():
+        v[:, 1] -= np.interp(v[:, 0], np.arange(width), shift)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ecg_ingest.lead_images import LEADS
 from tests.benchmarks.ecg_sheets import PAPERS, Look
 from tests.unit.ecg.ecg_builders import SheetStyle
 
@@ -18,6 +19,12 @@ _RHYTHM = {
     "4x3": ((), ("II",)),
 }
 
+_SAID = (
+    "25 mm/s   {gain:g} mm/mV",
+    "25mm/s {gain:g}mm/mV 0.05-150Hz",
+    "Speed: 25,0 mm/sec  Gain: {centimetres:g} cm/mV",
+)
+
 
 def vector_style(chance: np.random.Generator) -> SheetStyle:
     """A vector PDF's look."""
@@ -25,16 +32,27 @@ def vector_style(chance: np.random.Generator) -> SheetStyle:
     rhythm = _RHYTHM[{3: "3x4", 6: "6x2", 12: "12x1"}[rows]]
     grid = bool(chance.random() < 0.8)
     scale = float(chance.choice([1.0, 1.0, 0.8]))
+    turned = bool(chance.random() < 0.15)
+    pulse = bool(chance.random() < 0.8 or not grid)
+    gain = float(chance.choice([10.0] * 8 + [5.0, 20.0])) if pulse else 10.0
+    said = _SAID[int(chance.integers(len(_SAID)))]
+    pieces = bool(chance.random() < 0.1)
     return SheetStyle(
         rows=rows,
         rhythm=rhythm[int(chance.integers(len(rhythm)))],
         grid=grid,
         one_line_a_row=bool(chance.random() < 0.2),
-        pulse_mm=10.0 if chance.random() < 0.8 or not grid else None,
-        pieces=bool(chance.random() < 0.1),
+        gain=gain,
+        pulse_mm=gain if pulse else None,
+        pulse_in_line=bool(chance.random() < 0.15) and not pieces,
+        pieces=pieces,
+        text=said.format(gain=gain, centimetres=gain / 10.0),
+        labels={lead: lead.upper() for lead in LEADS} if chance.random() < 0.15 else {},
+        rhythm_labels=bool(chance.random() < 0.85),
+        rhythm_first=bool(chance.random() < 0.1),
         in_form=bool(chance.random() < 0.15),
-        turned=bool(chance.random() < 0.15),
-        rotate=int(chance.choice([0, 0, 0, 90, 180])),
+        turned=turned,
+        rotate=int(chance.choice([0, 90, 90, 270] if turned else [0, 0, 0, 180])),
         scale=scale,
     )
 

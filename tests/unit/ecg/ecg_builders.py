@@ -155,6 +155,7 @@ class SheetStyle:
     header: str = "Test V5+V1, lead II, V 3"
     swapped: tuple[str, str] | None = None  # traces exchanged under right labels
     page_mm: tuple[float, float] = (297.0, 210.0)
+    crop_mm: tuple[float, float, float, float] | None = None  # left, bottom, right, top of the page that is shown
 
 
 def sheet(signals: Signals, style: SheetStyle, *, pages: int = 1, encrypted: bool = False) -> bytes:
@@ -167,6 +168,8 @@ def sheet(signals: Signals, style: SheetStyle, *, pages: int = 1, encrypted: boo
     for _ in range(pages):
         if style.rotate:
             canvas.setPageRotation(style.rotate)
+        if style.crop_mm:
+            canvas.setCropBox(tuple(edge * mm for edge in style.crop_mm))
         if style.turned:
             canvas.translate(height * mm, 0)
             canvas.rotate(90)
@@ -185,8 +188,51 @@ def sheet(signals: Signals, style: SheetStyle, *, pages: int = 1, encrypted: boo
     return buffer.getvalue()
 
 
+LEFT, RIGHT, BOTTOM, TOP = 20.0, 285.0, 15.0, 180.0  # of the grid
+BEGIN = LEFT + 12.0  # of the first column
+DRAWN_PIXELS_PER_MM = 200 / 25.4
+
+
+def cell_boxes(style: SheetStyle) -> dict[str, tuple[float, float, float, float]]:
+    """Where each lead's cell lies on the page as a viewer shows it at 200 dots an inch: left, top, right, bottom."""
+    seconds = 10.0 * style.rows / 12
+    pitch = (TOP - BOTTOM) / (style.rows + len(style.rhythm))
+    scale = 1.0 if style.in_form else style.scale
+    boxes = {}
+    for index, lead in enumerate(LEADS):
+        column, row = divmod(index, style.rows)
+        line = row + len(style.rhythm) * style.rhythm_first
+        middle = TOP - (line + 0.55) * pitch
+        left = BEGIN + column * seconds * style.speed
+        corners = [(left, middle + pitch / 2), (left + seconds * style.speed, middle - pitch / 2)]
+        boxes[lead] = _on_screen([(x * scale, y * scale) for x, y in corners], style)
+    return boxes
+
+
+def _on_screen(corners: list[tuple[float, float]], style: SheetStyle) -> tuple[float, float, float, float]:
+    """A rectangle of the sheet (millimetres, y upwards) in pixels of the page as it is shown."""
+    width, height = style.page_mm
+    page = (height, width) if style.turned else (width, height)
+    page = page[::-1] if style.rotate in (90, 270) else page  # reportlab swaps the page's sides when it turns it
+    left, bottom, right, top = style.crop_mm or (0.0, 0.0, *page)
+    points = []
+    for across, up in corners:
+        x, y = (height - up, across) if style.turned else (across, up)
+        x, down = x - left, top - y
+        points.append(
+            {
+                0: (x, down),
+                90: (top - bottom - down, x),
+                180: (right - left - x, top - bottom - down),
+                270: (down, right - left - x),
+            }[style.rotate]
+        )
+    (x0, x1), (y0, y1) = (sorted(values) for values in zip(*points, strict=True))
+    return x0 * DRAWN_PIXELS_PER_MM, y0 * DRAWN_PIXELS_PER_MM, x1 * DRAWN_PIXELS_PER_MM, y1 * DRAWN_PIXELS_PER_MM
+
+
 def _draw(canvas: Canvas, signals: Signals, style: SheetStyle) -> None:
-    left, right, bottom, top = 20.0, 285.0, 15.0, 180.0
+    left, right, bottom, top = LEFT, RIGHT, BOTTOM, TOP
     if style.grid:
         for every, width in ((1.0, 0.1), (5.0, 0.3)):
             canvas.setLineWidth(width)
@@ -201,7 +247,7 @@ def _draw(canvas: Canvas, signals: Signals, style: SheetStyle) -> None:
     seconds = 10.0 / columns
     lines = style.rows + len(style.rhythm)
     pitch = (top - bottom) / lines
-    begin = left + 12.0
+    begin = BEGIN
     for line in range(lines):
         baseline = top - (line + 0.55) * pitch
         row = line - len(style.rhythm) if style.rhythm_first else line

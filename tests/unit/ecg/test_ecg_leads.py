@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecg_ingest.lead_images import LEADS, EcgRefused, RefusalReason
-from ecg_ingest.leads import ALGEBRA_LIMIT, LIMB, complete, refuse_impossible, weights, worst_residual
+from ecg_ingest.leads import (
+    ALGEBRA_LIMIT,
+    BEATS_LIMIT,
+    BEATS_RATIO,
+    LIMB,
+    complete,
+    refuse_impossible,
+    weights,
+    worst_residual,
+)
+from ecg_ingest.limb_beats import fit_beats
 from ecg_ingest.quality import inspect
 from ecg_ingest.recording import Recording
 from tests.unit.ecg.ecg_builders import Signals
@@ -25,6 +35,53 @@ def recording(rows: np.ndarray, hz: float = 500.0, clocks: tuple[int, ...] = (0,
 
 def whole(heart: Signals) -> np.ndarray:
     return np.stack([heart[lead] for lead in LEADS])
+
+
+def in_columns(rows: np.ndarray, rhythm: bool = False) -> np.ndarray:
+    """What a 3x4 sheet shows: three leads at a time, and lead II all the time where there is a strip."""
+    shown = np.full_like(rows, np.nan)
+    for row in range(12):
+        part = slice(row // 3 * 1250, (row // 3 + 1) * 1250)
+        shown[row, part] = rows[row, part]
+    if rhythm:
+        shown[1] = rows[1]
+    return shown
+
+
+def exchanged(rows: np.ndarray, one: str, other: str) -> np.ndarray:
+    order = list(LEADS)
+    a, b = LEADS.index(one), LEADS.index(other)
+    order[a], order[b] = other, one
+    return rows[[LEADS.index(lead) for lead in order]]
+
+
+@pytest.mark.parametrize("rhythm", [False, True])
+def test_leads_of_a_column_are_told_by_the_beats_of_the_next(heart: Signals, rhythm: bool) -> None:
+    """I and III exchanged obey I + III = II; any order of aVR, aVL and aVF sums to nothing."""
+    right = in_columns(whole(heart), rhythm)
+    refuse_impossible(recording(right), seconds=2.5)
+    fit = fit_beats(recording(right))
+    assert fit is not None
+    assert fit.residual < fit.best
+    for pair in itertools.combinations(LIMB, 2):
+        with pytest.raises(EcgRefused) as refused:
+            refuse_impossible(recording(exchanged(right, *pair)), seconds=2.5)
+        assert refused.value.reason is RefusalReason.LEAD_ALGEBRA
+
+
+def test_real_leads_in_columns_are_refused_for_no_better_name_and_most_exchanges_are_found(samples: Path) -> None:
+    found = 0
+    records = ptbxl(samples)
+    for rows in records:
+        refuse_impossible(recording(in_columns(rows)), seconds=2.5)
+        for pair in (("I", "III"), ("aVR", "aVF"), ("aVL", "aVF"), ("aVR", "aVL")):
+            fit = fit_beats(recording(in_columns(exchanged(rows, *pair))))
+            found += fit is not None and fit.best < min(BEATS_LIMIT, BEATS_RATIO * fit.residual)
+    assert found >= 0.85 * 4 * len(records)
+
+
+def test_leads_seen_at_once_need_no_beats(heart: Signals) -> None:
+    assert fit_beats(recording(whole(heart))) is None
 
 
 def ptbxl(samples: Path) -> list[np.ndarray]:

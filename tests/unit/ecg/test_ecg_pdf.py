@@ -15,7 +15,16 @@ from reportlab.pdfgen.canvas import Canvas
 from ecg_ingest import LEADS, EcgRefused, EcgSource, LeadImages, RefusalReason, RenderStyle, read
 from ecg_ingest.page import draw_page
 from ecg_ingest.sheet_picture import sheet_picture
-from tests.unit.ecg.ecg_builders import Group, SheetStyle, Signals, encapsulated, part10, sheet, waveform
+from tests.unit.ecg.ecg_builders import (
+    Group,
+    SheetStyle,
+    Signals,
+    cell_boxes,
+    encapsulated,
+    part10,
+    sheet,
+    waveform,
+)
 
 STYLE = RenderStyle()
 
@@ -70,6 +79,8 @@ def picture_likeness(one: LeadImages, other: LeadImages) -> np.ndarray:
         (SheetStyle(rotate=180), "3x4+1"),
         (SheetStyle(scale=0.93), "3x4+1"),
         (SheetStyle(scale=0.93, grid=False), "3x4+1"),
+        (SheetStyle(scale=0.8, pulse_mm=None), "3x4+1"),
+        (SheetStyle(scale=1.1, pulse_mm=None, page_mm=(330.0, 235.0)), "3x4+1"),
         (SheetStyle(grid=False), "3x4+1"),
         (SheetStyle(grid=False, pulse_mm=None), "3x4+1"),
         (SheetStyle(text=""), "3x4+1"),
@@ -129,6 +140,11 @@ def test_an_encapsulated_pdf_is_read_like_the_pdf_though_padded_with_nul(heart: 
         (SheetStyle(rows=6, rhythm=(), swapped=("I", "III")), {RefusalReason.LEAD_ALGEBRA}),
         (SheetStyle(swapped=("aVL", "aVF")), {RefusalReason.LEAD_ALGEBRA}),
         (SheetStyle(swapped=("II", "aVF")), {RefusalReason.LEADS_AMBIGUOUS}),
+        # exchanges that leave every equation of a column as it was: only the beats of the next column tell
+        (SheetStyle(swapped=("I", "III")), {RefusalReason.LEAD_ALGEBRA}),
+        (SheetStyle(swapped=("I", "III"), rhythm=()), {RefusalReason.LEAD_ALGEBRA}),
+        (SheetStyle(swapped=("aVR", "aVF"), rhythm=()), {RefusalReason.LEAD_ALGEBRA}),
+        (SheetStyle(swapped=("aVR", "aVL"), rhythm=("V1",)), {RefusalReason.LEAD_ALGEBRA}),
         (SheetStyle(rhythm=("V1",), swapped=("V1", "V5")), {RefusalReason.LEADS_AMBIGUOUS}),
         # scale
         (SheetStyle(text="", pulse_mm=None), {RefusalReason.NO_SCALE}),
@@ -293,27 +309,6 @@ def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     return both / (sum(areas) - both)
 
 
-def on_screen(corners: list[tuple[float, float]], *, turned: bool, rotate: int) -> tuple[float, float, float, float]:
-    """A rectangle of a sheet of 297 x 210 mm (y upwards) as a viewer shows it at 200 dots an inch."""
-    pixel = 200 / 25.4
-    upright = turned != (rotate in (90, 270))  # reportlab swaps the page's sides when it turns it
-    page_width, page_height = (210.0, 297.0) if upright else (297.0, 210.0)
-    points = []
-    for across, up in corners:
-        x, y = (210.0 - up, across) if turned else (across, up)
-        down = page_height - y
-        points.append(
-            {
-                0: (x, down),
-                90: (page_height - down, x),
-                180: (page_width - x, page_height - down),
-                270: (down, page_width - x),
-            }[rotate]
-        )
-    (x0, y0), (x1, y1) = np.min(points, axis=0) * pixel, np.max(points, axis=0) * pixel
-    return float(x0), float(y0), float(x1), float(y1)
-
-
 @pytest.mark.parametrize("rotate", [0, 90, 180, 270])
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize(("rows", "seconds"), [(3, 2.5), (6, 5.0), (12, 10.0)])
@@ -321,7 +316,8 @@ def test_boxes_are_pixels_of_the_page_as_a_viewer_shows_it(
     heart: Signals, rows: int, seconds: float, turned: bool, rotate: int
 ) -> None:
     """An administrator looks at the boxes over the drawn page: /Rotate and sideways drawing must not move them."""
-    pdf = sheet(heart, SheetStyle(rows=rows, rhythm=(), turned=turned, rotate=rotate))
+    style = SheetStyle(rows=rows, rhythm=(), turned=turned, rotate=rotate)
+    pdf = sheet(heart, style)
     images = read(pdf, style=STYLE)
     shown = sheet_picture(pdf, 0)
     assert shown is not None
@@ -329,12 +325,36 @@ def test_boxes_are_pixels_of_the_page_as_a_viewer_shows_it(
     assert images.page_order == "standard"
     assert images.page_seconds_per_lead == pytest.approx(seconds, abs=0.01)
     assert images.pixels_per_mm == pytest.approx(200 / 25.4, rel=0.01)
-    for index, box in enumerate(images.boxes):
-        column, row = divmod(index, rows)
-        pitch, middle = 165.0 / rows, 180.0 - (row + 0.55) * 165.0 / rows
-        left = 32.0 + column * seconds * 25.0
-        corners = [(left, middle + pitch / 2), (left + seconds * 25.0, middle - pitch / 2)]
-        truth = on_screen(corners, turned=turned, rotate=rotate)
-        assert box.lead == LEADS[index]
+    assert_boxes_lie_where_the_cells_are(images, style)
+
+
+# A page turned by its own coordinates and by /Rotate shows upright; a smaller page box moves the page's corner.
+CROPPED = {False: (10.0, 5.0, 290.0, 204.0), True: (6.0, 10.0, 205.0, 290.0)}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("half_turn", [0, 180])
+def test_boxes_are_told_on_the_page_that_is_shown_where_its_box_cuts_the_sheet(
+    heart: Signals, turned: bool, half_turn: int
+) -> None:
+    style = SheetStyle(turned=turned, rotate=half_turn, crop_mm=CROPPED[turned])
+    pdf = sheet(heart, style)
+    images = read(pdf, style=STYLE)
+    shown = sheet_picture(pdf, 0)
+    assert shown is not None
+    left, bottom, right, top = CROPPED[turned]
+    assert shown.shape[:2] == pytest.approx(((top - bottom) * 200 / 25.4, (right - left) * 200 / 25.4), abs=2)
+    assert_boxes_lie_where_the_cells_are(images, style)
+    for box in images.boxes:  # and what is drawn there is a line from end to end
+        part = shown[round(box.top) : round(box.bottom), round(box.left) : round(box.right)]
+        dark = (part.max(axis=2) < 90).any(axis=int(np.argmin(part.shape[:2])))
+        assert dark.mean() > 0.95
+
+
+def assert_boxes_lie_where_the_cells_are(images: LeadImages, style: SheetStyle) -> None:
+    truth = cell_boxes(style)
+    assert [box.lead for box in images.boxes] == list(LEADS)
+    for box in images.boxes:
         # A lead's own median is not where its baseline was drawn: a millimetre or two of a row.
-        assert overlap((box.left, box.top, box.right, box.bottom), truth) > (0.9 if rows < 12 else 0.75)
+        found = (box.left, box.top, box.right, box.bottom)
+        assert overlap(found, truth[box.lead]) > (0.9 if style.rows == 3 and not style.rhythm else 0.75)

@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from pacs_node.flow.drop_identity import SidecarWrong, identity_of
 from pacs_node.flow.ecg_file import as_dicom
 from pacs_node.flow.identify import SETTLED, can_be_identified, identify
 from pacs_node.flow.part10 import to_part10
+from pacs_node.flow.upkeep import Upkeep
 from pacs_node.flow.wrap import wrap_again, wrap_picture
 from pacs_node.opening.opener import NotOpened, NotOpenedReason, Opener, OpenerUnavailable
 from pacs_node.settings import Folder, Settings
@@ -258,6 +259,29 @@ class TestAFile:
         assert cart.wait(30) == 0
         assert cart.wait(31) == 1
         assert cart.files() == [f"done/{NAME}"]
+
+
+class TestDone:
+    def test_is_emptied_of_files_that_were_stored_long_ago(self, make_cart: Callable[..., Cart], pdf: bytes) -> None:
+        cart = make_cart(keep_done_days=30)
+        cart.drop(NAME, pdf)
+        cart.drop(f"{NAME}.json", json.dumps(WHO | {"issuer": ""}).encode())
+        cart.drop("P2_20240302093000.pdf", b"no ECG")
+        os.utime(cart.folder / NAME, (0, 0))  # a cart's clock may be wrong: it counts when the file was put away
+        assert cart.settle() == 2
+        node = cart.node
+
+        def removed(after: timedelta, settings: Settings = node.settings) -> int:
+            return Upkeep(node.store, node.objects, settings, lambda: datetime.now(UTC) + after).clear_done()
+
+        assert removed(timedelta(days=29)) == 0
+        always = node.settings.model_copy(
+            update={"folder": node.settings.folder.model_copy(update={"keep_done_days": 0})}
+        )
+        assert removed(timedelta(days=3000), always) == 0
+        assert removed(timedelta(days=31)) == 2
+        assert cart.files() == ["refused/P2_20240302093000.pdf", "refused/P2_20240302093000.pdf.reason.txt"]
+        assert len(cart.objects(Disposition.ACCEPTED)) == 1
 
 
 class TestAnUnfinishedFile:

@@ -75,7 +75,18 @@ class TestJson:
         found = as_json(swapped)
         assert (found["accepted"], found["reason"], found["leads"]) == (False, "leads_ambiguous", {})
         assert found["detail"]
-        assert found["page_size"] is not None
+        assert swapped.sheet is not None
+
+    def test_of_a_file_of_several_pages_shows_them_all(self, opener: Opener) -> None:
+        buffer = io.BytesIO()
+        pages = [Image.new("RGB", (900, 600), shade) for shade in ("white", "lightgrey", "silver")]
+        pages[0].save(buffer, "TIFF", save_all=True, append_images=pages[1:])
+        inspection = look_at_file(buffer.getvalue(), RenderStyle(), opener)
+        found = as_json(inspection)
+        assert (found["accepted"], found["reason"], found["page_size"]) == (False, "not_an_ecg", None)
+        assert inspection.sheet is not None
+        assert inspection.sheet.shape[0] > 3 * 600
+        assert [inspection.sheet[row, 450].tolist() for row in (300, 924, 1548)] == [[255] * 3, [211] * 3, [192] * 3]
 
     @pytest.mark.parametrize("content", [b"", b"MFER", b"%PDF-1.4 broken", b"\x89PNG\r\n\x1a\n broken"])
     def test_of_bytes_that_show_nothing_is_a_refusal_too(self, content: bytes, opener: Opener) -> None:
