@@ -30,6 +30,7 @@ _OWN_MM = 1.5  # of a flank, before it counts as a wave of its own
 _STROKE_LEAST = 0.9  # of the thickness, from the line's middle at its highest to that at its lowest
 _BASE_MM = 8.0  # over which the level line around a stroke is taken
 _FAR_PITCHES, _FAR_MM = 0.75, 12.0  # from every row: ink that is no trace
+_PEN_STEPS = 7  # places across a pen
 _TALL_RUN = 1.9  # of the line's thickness: a stroke, not a level line
 
 
@@ -315,7 +316,7 @@ def _line(run: _Run, mask: NDArray[np.bool_], darkness: NDArray[np.float32], col
     """What a path's ink covers in each column: the whole upright run of ink around it, less half the pen."""
     on, start, end = run.on, run.start, run.end
     tall = end - start + 1.0
-    thickness = float(np.median(tall[on])) if on.any() else 1.0
+    thickness = _thickness(tall[on])
     half = thickness / 2.0
     # Where the line is level its darkness says its middle to a fraction of a pixel.
     reach = int(np.ceil(thickness)) + 1
@@ -335,6 +336,14 @@ def _line(run: _Run, mask: NDArray[np.bool_], darkness: NDArray[np.float32], col
     top[~on] = np.nan
     bottom[~on] = np.nan
     return Line(top=top, bottom=bottom, thickness=thickness)
+
+
+def _thickness(tall: NDArray[np.float64]) -> float:
+    """The pen's width: the mean of the upright runs where the line is about level."""
+    if tall.size == 0:
+        return 1.0
+    usual = float(np.median(tall))
+    return float(tall[tall <= usual + 1.0].mean())
 
 
 def _run_end(
@@ -371,15 +380,18 @@ def heights(line: Line, pixels_per_mm: float) -> NDArray[np.float64]:
     up, down = base - line.top, line.bottom - base
     sign = np.where(up >= down, 1.0, -1.0)
     away = np.maximum(up, down)
-    # The pen's width: of the columns that it touches beside this one, the least reach towards the same side;
-    # but a peak is as high as its highest column.
-    reach = max(0, round((line.thickness - 1.0) / 2.0))
+    # The pen's width: of the places that it touches beside this column, the least reach towards the same side,
+    # its own roundness allowed for; but a peak is as high as its highest column.
+    radius = max(0.0, (line.thickness - 1.0) / 2.0)
+    reach = round(radius)
     narrowed, highest = away.copy(), away.copy()
-    for offset in range(-reach, reach + 1):
-        beside = np.clip(columns + offset, 0, columns.size - 1)
-        same_side = np.where(sign > 0, up[beside], down[beside])
-        narrowed = np.fmin(narrowed, same_side)
-        highest = np.fmax(highest, same_side)
+    for offset in np.linspace(-radius, radius, _PEN_STEPS).tolist():
+        round_off = line.thickness / 2.0 - float(np.sqrt((line.thickness / 2.0) ** 2 - offset**2))
+        up_beside, down_beside = (np.interp(columns + offset, columns, side) for side in (up, down))
+        narrowed = np.fmin(narrowed, np.where(sign > 0, up_beside, down_beside) + round_off)
+    for step in range(-reach, reach + 1):
+        beside = np.clip(columns + step, 0, columns.size - 1)
+        highest = np.fmax(highest, np.where(sign > 0, up[beside], down[beside]))
     peak = _middles(away >= highest - 1.0, reach)
     stroke = base - sign * np.where(peak | ~np.isfinite(narrowed), away, narrowed)
     stroke = np.clip(stroke, line.top, line.bottom)
