@@ -12,8 +12,9 @@ from typing import Self
 
 from sqlalchemy import Connection
 
-from storage.database import READING, check_engine, open_engine, sqlite_file, translated
+from storage.database import BUSY_SECONDS, READING, check_engine, open_engine, sqlite_file, translated
 from storage.errors import StorageUnavailable
+from storage.turns import Turns
 
 
 class Connections:
@@ -27,8 +28,9 @@ class Connections:
         self._readers = self._engine.execution_options(**{READING: True})
         self._process = os.getpid()
         # SQLite has one writer at a time. Threads of this process queue here, in order and at once awake,
-        # instead of in SQLite's busy wait, which sleeps up to 100 ms.
+        # instead of in SQLite's busy wait, which sleeps up to 100 ms; processes take turns.
         self._writers = threading.Lock()
+        self._turns: Turns | None = None
         self._writer: Connection | None = None
         self._listener: sqlite3.Connection | None = None
         self._listening = threading.Lock()
@@ -38,6 +40,7 @@ class Connections:
             file = sqlite_file(url)
             if file is not None:
                 self._listener = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
+                self._turns = Turns(file, BUSY_SECONDS)
         except BaseException:
             self._engine.dispose()
             raise
@@ -64,6 +67,8 @@ class Connections:
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
+            if self._turns is not None:
+                self._turns.close()
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -101,12 +106,12 @@ class Connections:
     def writing(self) -> Iterator[Connection]:
         """One write transaction: committed, and on disk, when the block ends; rolled back if it raises."""
         self._check_process()
-        if self.is_sqlite:
+        if self._turns is not None:
             with self._writers, translated():
                 # Kept open: fetching it from the pool and giving it back costs more than a short transaction.
                 if self._writer is None:
                     self._writer = self._engine.connect()
-                with self._writer.begin():
+                with self._turns.mine(), self._writer.begin():
                     yield self._writer
         else:
             with translated(), self._engine.begin() as connection:

@@ -8,6 +8,7 @@ they share the machine's cores with the receiver. Bounds are not asserted.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
@@ -187,26 +188,32 @@ def _round(plan: Plan, kind: Kind) -> Round:
 
 def storescu(receiver: Running, kind: Kind, associations: int, files: list[Path]) -> tuple[float, int]:
     """Seconds that so many storescu processes take, and how many objects were answered with success."""
-    began = time.monotonic()
-    processes = [
-        subprocess.Popen(
-            ["storescu", "-v", "-R", "-aet", "BENCH", "-aec", kind.ae_title, "127.0.0.1", str(receiver.port)]
-            + [str(path) for path in files[number::associations]],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=os.environ | NO_DELAY,
-        )
-        for number in range(associations)
-    ]
-    good = 0
-    for process in processes:
-        try:
-            _, told = process.communicate(timeout=LIMIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            _, told = process.communicate()
-        good += told.count(b"Received Store Response (Success)")
-    return time.monotonic() - began, good
+    with contextlib.ExitStack() as opened:
+        # Files: a full pipe would halt every sender but the one that is being read.
+        logs = [opened.enter_context(tempfile.TemporaryFile()) for _ in range(associations)]
+        began = time.monotonic()
+        processes = [
+            subprocess.Popen(
+                ["storescu", "-v", "-R", "-aet", "BENCH", "-aec", kind.ae_title, "127.0.0.1", str(receiver.port)]
+                + [str(path) for path in files[number::associations]],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env=os.environ | NO_DELAY,
+            )
+            for number, log in enumerate(logs)
+        ]
+        for process in processes:
+            try:
+                process.wait(timeout=LIMIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        seconds = time.monotonic() - began
+        good = 0
+        for log in logs:
+            log.seek(0)
+            good += log.read().count(b"Received Store Response (Success)")
+    return seconds, good
 
 
 def replay(receiver: Running, kind: Kind, associations: int, files: list[Path]) -> tuple[float, int]:

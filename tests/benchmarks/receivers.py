@@ -20,7 +20,8 @@ import psutil
 from tests.benchmarks.record import REPOSITORY
 from tests.integration.rig import eventually, free_port, listening
 
-SAMPLE_SECONDS = 0.1
+SAMPLE_SECONDS = 0.5
+"""Between looks at a receiver's memory: each walks its page tables, on the cores that are measured."""
 _numbers = itertools.count()
 NO_DELAY = {"TCP_NODELAY": "1"}
 """For DCMTK, and Orthanc, which is made with it: without, Nagle's algorithm costs them 40 ms an object."""
@@ -144,7 +145,10 @@ def _pulmolink(module: str, receivers: int) -> Callable[[Path, int], list[str]]:
             f'objects = "{folder}/objects"\n[log]\nlevel = "warning"\n',
             encoding="utf-8",
         )
-        return [sys.executable, "-m", module, "--config", str(config), "receive"]
+        one = [sys.executable, "-m", module, "--config", str(config), "receive"]
+        # `serve` would start them, and workers that share the cores.
+        each = """trap 'kill $(jobs -p); wait' TERM; for _ in $(seq "$0"); do "$@" & done; wait; wait"""
+        return one if receivers == 1 else ["bash", "-c", each, str(receivers), *one]
 
     return command
 
@@ -193,6 +197,12 @@ KINDS = (
         promise="file, folder and row synced",
         ae_title="PULMOLINK",
         command=_pulmolink("pacs_node", 1),
+    ),
+    Kind(
+        name="pulmolink, 2 receivers",
+        promise="as pulmolink, node.receivers = 2",
+        ae_title="PULMOLINK",
+        command=_pulmolink("pacs_node", 2),
     ),
     Kind(
         name="pulmolink, no sync",
