@@ -6,7 +6,7 @@ of the picture that was given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from ecg_ingest.unbend import Bend, Straightened, find_bend, straighten
 
 BASE_SIDE = 2600  # pixels: a sheet 300 mm wide keeps 8 a millimetre
 LEAST_WORK, MOST_WORK = 5.0, 8.0  # pixels a millimetre of the flat sheet
+_GRID_SIDE = 1600  # pixels: 5 a millimetre show every line of a grid
 _CLEAR_GRID = 0.5  # share of the pattern that a flat sheet's grid explains
 _BENDS_TRIED = 3
 _MOST_RESIDUAL_MM, _LESS = 0.7, 0.6  # what may be left of a bend, and against straight lines
@@ -28,8 +29,9 @@ _Matrix = NDArray[np.float64]
 class Flat:
     """A level sheet."""
 
-    rgb: NDArray[np.uint8]
-    pixels_per_mm: float  # of `rgb`, across and down alike
+    width: int
+    height: int
+    pixels_per_mm: float  # across and down alike
     to_picture: _Matrix  # [3, 3] from its pixels to the given picture's
     source_pixels_per_mm: float  # of the given picture
     straightened: Straightened | None = None  # what `to_picture` leads to, where the paper was bent
@@ -52,7 +54,7 @@ class Flat:
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """A picture turned by quarter turns, with its tilt and the possible readings of its grid."""
+    """A picture with its tilt and the possible readings of its grid."""
 
     rgb: NDArray[np.uint8]
     to_picture: _Matrix
@@ -63,24 +65,32 @@ class Paper:
 
 
 def read_paper(picture: NDArray[np.uint8]) -> Paper:
-    """Make a picture of workable size, and look for its grid."""
-    factor = min(1.0, BASE_SIDE / max(picture.shape))
-    base = picture
-    if factor < 1.0:
-        small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-        base = np.asarray(small, dtype=np.uint8)
+    """Make a picture of workable size, and look for its grid on a smaller copy."""
+    base = _reduced(picture, BASE_SIDE)
     back = _scaled(picture.shape[1] / base.shape[1], picture.shape[0] / base.shape[0])
-    pattern = tint(base)
+    small = _reduced(base, _GRID_SIDE)
+    enlarged = base.shape[1] / small.shape[1], base.shape[0] / small.shape[0]
+    pattern = tint(small)
     tilt = tilt_degrees(pattern)
-    paper = Paper(rgb=base, to_picture=back, tilt=tilt, scales=tuple(grid_scales(turn(pattern, tilt))))
-    return _unbent(paper, pattern)
+    scales = tuple(
+        GridScale(across=scale.across * enlarged[0], down=scale.down * enlarged[1], score=scale.score)
+        for scale in grid_scales(turn(pattern, tilt))
+    )
+    return _unbent(Paper(rgb=base, to_picture=back, tilt=tilt, scales=scales))
 
 
-def _unbent(paper: Paper, pattern: NDArray[np.float32]) -> Paper:
+def _reduced(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    factor = min(1.0, side / max(picture.shape))
+    if factor == 1.0:
+        return picture
+    return np.asarray(cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _unbent(paper: Paper) -> Paper:
     """The paper redrawn flat where its grid shows that it is bent, and can be believed."""
     if not paper.scales or paper.scales[0].score > _CLEAR_GRID:
         return paper
-    pattern = without_ink(pattern, paper.rgb)
+    pattern = without_ink(tint(paper.rgb), paper.rgb)
     best: tuple[Bend, GridScale] | None = None
     for scale in paper.scales[:_BENDS_TRIED]:
         bend = find_bend(pattern, paper.tilt, scale)
@@ -106,27 +116,8 @@ def _unbent(paper: Paper, pattern: NDArray[np.float32]) -> Paper:
     )
 
 
-def turned(paper: Paper, quarter_turns: int) -> Paper:
-    """The same paper turned clockwise by quarter turns: its tilt stays, its scales change places."""
-    if quarter_turns % 4 == 0:
-        return paper
-    height, width = paper.rgb.shape[:2]
-    sideways = quarter_turns % 2 == 1
-    return Paper(
-        rgb=np.ascontiguousarray(np.rot90(paper.rgb, -quarter_turns)),
-        to_picture=paper.to_picture @ _unturned(quarter_turns, height, width),
-        tilt=paper.tilt,
-        straightened=paper.straightened,
-        base_to_picture=paper.base_to_picture,
-        scales=tuple(
-            GridScale(across=scale.down, down=scale.across, score=scale.score) if sideways else scale
-            for scale in paper.scales
-        ),
-    )
-
-
-def lay_flat(paper: Paper, scale: GridScale) -> Flat:
-    """The sheet level and square, at 5 to 8 pixels a millimetre."""
+def lay_flat(paper: Paper, scale: GridScale) -> tuple[NDArray[np.uint8], Flat]:
+    """The sheet level and square, at 5 to 8 pixels a millimetre: its pixels, and the way back."""
     work = float(np.clip(scale.mean, LEAST_WORK, MOST_WORK))
     height, width = paper.rgb.shape[:2]
     level = np.vstack((cv2.getRotationMatrix2D((width / 2.0, height / 2.0), paper.tilt, 1.0), [0.0, 0.0, 1.0]))
@@ -139,7 +130,7 @@ def lay_flat(paper: Paper, scale: GridScale) -> Flat:
     shrinking = work < 0.9 * scale.mean
     source = cv2.GaussianBlur(paper.rgb, (0, 0), 0.35 * scale.mean / work) if shrinking else paper.rgb
     edge = np.concatenate((paper.rgb[0], paper.rgb[-1], paper.rgb[:, 0], paper.rgb[:, -1]))
-    flat = cv2.warpAffine(
+    pixels = cv2.warpAffine(
         source,
         forward[:2],
         size,
@@ -149,13 +140,28 @@ def lay_flat(paper: Paper, scale: GridScale) -> Flat:
     )
     back = paper.to_picture @ np.linalg.inv(forward)
     enlarged = float(np.sqrt(abs(np.linalg.det((paper.base_to_picture @ back)[:2, :2]))))
-    return Flat(
-        rgb=np.asarray(flat, dtype=np.uint8),
+    flat = Flat(
+        width=size[0],
+        height=size[1],
         pixels_per_mm=work,
         to_picture=back,
         source_pixels_per_mm=work * enlarged,
         straightened=paper.straightened,
         base_to_picture=paper.base_to_picture,
+    )
+    return np.asarray(pixels, dtype=np.uint8), flat
+
+
+def turned(flat: Flat, quarter_turns: int) -> Flat:
+    """The same sheet turned clockwise by quarter turns."""
+    if quarter_turns % 4 == 0:
+        return flat
+    sideways = quarter_turns % 2 == 1
+    return replace(
+        flat,
+        width=flat.height if sideways else flat.width,
+        height=flat.width if sideways else flat.height,
+        to_picture=flat.to_picture @ _unturned(quarter_turns, flat.height, flat.width),
     )
 
 

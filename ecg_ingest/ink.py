@@ -11,10 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ecg_ingest.paper_grid import brightest_channel
+
 _PAPER_MM = 3.0  # nothing printed on a sheet is wider
 _HIGH, _LOW = 0.5, 0.3  # of the ink's darkness: surely ink; ink where it touches what surely is
 _INK_SHARE = 0.006  # of a sheet's pixels that are its darkest lines
-_LEAST_CONTRAST = 0.12
+_GRID_SHARE, _GRID_OF_INK = 0.93, 0.9
+"""What 93 of 100 pixels are at most is grid: its lines cover a fifth of a sheet and more, ink a few per cent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +29,6 @@ class Ink:
     level: float  # darkness of the lines
     grid_level: float  # darkness of the grid's lines, 0 where they vanish
 
-    @property
-    def contrast(self) -> float:
-        """How far the lines stand out from the grid."""
-        return self.level - self.grid_level
-
 
 def find_ink(rgb: NDArray[np.uint8], pixels_per_mm: float) -> Ink:
     """Separate the lines from paper and grid.
@@ -38,14 +36,25 @@ def find_ink(rgb: NDArray[np.uint8], pixels_per_mm: float) -> Ink:
     The brightest channel hides a coloured grid; what is left of a grey one is lighter than the trace. A
     pixel is ink if it is dark enough, or fairly dark beside one that is.
     """
-    brightest = rgb.max(axis=2)
-    darkness = _darkness(brightest, pixels_per_mm)
-    level = float(np.quantile(darkness[::2, ::2], 1.0 - _INK_SHARE))
-    grid_level = _grid_level(darkness, level)
+    darkness = _darkness(brightest_channel(rgb), pixels_per_mm)
+    grid_level, level = np.quantile(darkness[::2, ::2], (_GRID_SHARE, 1.0 - _INK_SHARE)).tolist()
+    grid_level = min(grid_level, _GRID_OF_INK * level)
     high = max(_HIGH * level, grid_level + 0.4 * (level - grid_level))
     low = max(_LOW * level, grid_level + 0.2 * (level - grid_level))
     mask = _hysteresis(darkness, low, high)
     return Ink(darkness=darkness, mask=mask, level=level, grid_level=grid_level)
+
+
+def turned_ink(ink: Ink, quarter_turns: int) -> Ink:
+    """The same ink turned clockwise by quarter turns."""
+    if quarter_turns % 4 == 0:
+        return ink
+    return Ink(
+        darkness=np.ascontiguousarray(np.rot90(ink.darkness, -quarter_turns)),
+        mask=np.ascontiguousarray(np.rot90(ink.mask, -quarter_turns)),
+        level=ink.level,
+        grid_level=ink.grid_level,
+    )
 
 
 def _darkness(brightest: NDArray[np.uint8], pixels_per_mm: float) -> NDArray[np.float32]:
@@ -56,16 +65,10 @@ def _darkness(brightest: NDArray[np.uint8], pixels_per_mm: float) -> NDArray[np.
     paper = cv2.morphologyEx(small, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
     paper = cv2.GaussianBlur(paper, (0, 0), side)
     paper = cv2.resize(paper, (brightest.shape[1], brightest.shape[0]), interpolation=cv2.INTER_LINEAR)
-    ratio = brightest.astype(np.float32) / np.maximum(paper.astype(np.float32), 24.0)
-    return np.clip(1.0 - ratio, 0.0, 1.0)
-
-
-def _grid_level(darkness: NDArray[np.float32], level: float) -> float:
-    """Darkness that the grid's lines reach: the 90th percentile of what is not ink but darker than half a grid.
-
-    Grid lines cover a fifth of a sheet and more, ink a few per cent.
-    """
-    return min(float(np.quantile(darkness[::2, ::2], 0.93)), 0.9 * level)
+    paper = np.maximum(paper, 24).astype(np.float32)
+    darkness = np.subtract(paper, brightest, dtype=np.float32)
+    darkness /= paper
+    return np.asarray(np.clip(darkness, 0.0, 1.0, out=darkness), dtype=np.float32)
 
 
 def _hysteresis(darkness: NDArray[np.float32], low: float, high: float) -> NDArray[np.bool_]:
@@ -75,7 +78,7 @@ def _hysteresis(darkness: NDArray[np.float32], low: float, high: float) -> NDArr
         return np.zeros(darkness.shape, dtype=np.bool_)
     count, labels = cv2.connectedComponents(fair, connectivity=8)
     has = np.zeros(count, dtype=np.bool_)
-    has[np.unique(labels[sure])] = True
+    has[labels[sure]] = True
     has[0] = False
     kept: NDArray[np.bool_] = has[labels]
     return kept

@@ -21,6 +21,8 @@ _MOST_WIDTH_MM = 480.0
 _STRONG_MM = 5.0  # heavy lines
 _OFF_ZERO = 0.02  # degrees: turning by exactly nothing blurs nothing and would always look sharpest
 _INK_AT_LEAST, _INK_SHARE = 0.12, 0.4  # how much darker than around it ink is, and of the darkest
+_COARSER = 0.25  # of a picture's size: enough for what surrounds a pixel
+_HARMONICS = 25  # of the heavy lines
 _TINT_LIMIT = 0.35  # darkness beyond which something is ink, not grid
 
 
@@ -43,12 +45,34 @@ def tint(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     A coloured grid is dark in at least one channel; the trace must not outweigh it.
     """
-    lowest = rgb.min(axis=2).astype(np.float32)
-    side = max(9, round(max(lowest.shape) / 60)) | 1
-    around = cv2.GaussianBlur(lowest, (0, 0), side / 2.0)
-    dark = np.clip((around - lowest) / np.maximum(around, 16.0), -_TINT_LIMIT, _TINT_LIMIT)
-    usual = float(np.percentile(np.abs(dark), 90.0)) + 1e-3
-    return np.clip(dark, -2.0 * usual, 2.0 * usual).astype(np.float32)
+    lowest = darkest_channel(rgb).astype(np.float32)
+    around = _surroundings(lowest)
+    dark = around - lowest
+    dark /= np.maximum(around, 16.0)
+    np.clip(dark, -_TINT_LIMIT, _TINT_LIMIT, out=dark)
+    usual = float(np.percentile(np.abs(dark[::2, ::2]), 90.0)) + 1e-3
+    return np.asarray(np.clip(dark, -2.0 * usual, 2.0 * usual, out=dark), dtype=np.float32)
+
+
+def darkest_channel(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The least of red, green and blue."""
+    red, green, blue = cv2.split(rgb)
+    return np.asarray(cv2.min(cv2.min(red, green), blue), dtype=np.uint8)
+
+
+def brightest_channel(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The greatest of red, green and blue."""
+    red, green, blue = cv2.split(rgb)
+    return np.asarray(cv2.max(cv2.max(red, green), blue), dtype=np.uint8)
+
+
+def _surroundings(channel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each pixel's usual brightness over a sixtieth of the picture, from a smaller copy."""
+    height, width = channel.shape
+    small = cv2.resize(channel, None, fx=_COARSER, fy=_COARSER, interpolation=cv2.INTER_AREA)
+    side = max(9, round(max(channel.shape) / 60)) | 1
+    blurred = cv2.GaussianBlur(small, (0, 0), side / 2.0 * _COARSER)
+    return np.asarray(cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
 def without_ink(pattern: NDArray[np.float32], rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -56,8 +80,8 @@ def without_ink(pattern: NDArray[np.float32], rgb: NDArray[np.uint8]) -> NDArray
 
     Ink is dark in every channel, a coloured grid in some; a grey one is lighter than ink.
     """
-    brightest = rgb.max(axis=2).astype(np.float32)
-    around = cv2.GaussianBlur(brightest, (0, 0), max(9, round(max(brightest.shape) / 60)) / 2.0)
+    brightest = brightest_channel(rgb).astype(np.float32)
+    around = _surroundings(brightest)
     dark = (around - brightest) / np.maximum(around, 16.0)
     limit = max(_INK_AT_LEAST, _INK_SHARE * float(np.quantile(dark[::2, ::2], 0.997)))
     ink = cv2.dilate((dark > limit).astype(np.uint8), np.ones((3, 3), np.uint8))
@@ -67,15 +91,18 @@ def without_ink(pattern: NDArray[np.float32], rgb: NDArray[np.uint8]) -> NDArray
 def tilt_degrees(pattern: NDArray[np.float32]) -> float:
     """By how much the picture must be turned counter-clockwise to make its lines level, within 12 degrees.
 
-    The tilt at which sums along rows and columns vary most from one to the next.
+    The tilt at which sums along rows and columns vary most from one to the next: roughly from the middle of
+    the picture, where lines are short and forgive a degree, then exactly from all of it.
     """
     factor = min(1.0, _TILT_SIDE / max(pattern.shape))
     small = cv2.resize(pattern, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else pattern
     small = np.asarray(cv2.GaussianBlur(small, (0, 0), 0.8), dtype=np.float32)
+    height, width = small.shape
+    middle = np.ascontiguousarray(small[height // 5 : height - height // 5, width // 5 : width - width // 5])
     best = _OFF_ZERO
-    for step, reach in ((1.0, MAX_TILT_DEGREES), (0.25, 1.0), (0.05, 0.25)):
+    for part, step, reach in ((middle, 1.0, MAX_TILT_DEGREES), (middle, 0.25, 1.0), (small, 0.05, 0.25)):
         trials = best + np.arange(-reach, reach + step / 2.0, step)
-        scores = [_sharpness(small, float(angle)) for angle in trials]
+        scores = [_sharpness(part, float(angle)) for angle in trials]
         best = float(trials[int(np.argmax(scores))])
     return best
 
@@ -84,7 +111,7 @@ def _sharpness(pattern: NDArray[np.float32], angle: float) -> float:
     turned = turn(pattern, angle)
     height, width = turned.shape
     inside = turned[height // 12 : height - height // 12, width // 12 : width - width // 12]
-    rows, columns = inside.mean(axis=1), inside.mean(axis=0)
+    rows, columns = (cv2.reduce(inside, axis, cv2.REDUCE_AVG).ravel() for axis in (1, 0))
     return float(np.var(np.diff(rows)) + np.var(np.diff(columns)))
 
 
@@ -102,10 +129,11 @@ def grid_scales(pattern: NDArray[np.float32]) -> list[GridScale]:
     is tried against both axes' spectra: the power at multiples of one line a 5 mm, over what is
     expected there by chance.
     """
-    spectra = [_spectrum(pattern.mean(axis=0)), _spectrum(pattern.mean(axis=1))]
+    powers = [_spectrum(pattern.mean(axis=0)), _spectrum(pattern.mean(axis=1))]
+    spectra = [(frequencies, np.concatenate(([0.0], np.cumsum(power)))) for frequencies, power in powers]
     width = max(pattern.shape)
     candidates: set[float] = set()
-    for frequencies, power in spectra:
+    for frequencies, power in powers:
         for peak in _peaks(frequencies, power):
             for per_mm in (1.0, 0.2, 0.4, 0.6, 0.8, 2.0):
                 pixels = per_mm / peak
@@ -130,9 +158,10 @@ def grid_scales(pattern: NDArray[np.float32]) -> list[GridScale]:
 
 
 _Spectrum = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Frequencies, and the power of all lower ones together."""
 
 
-def _spectrum(profile: NDArray[np.float32]) -> _Spectrum:
+def _spectrum(profile: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Frequencies (cycles a pixel) and their share of the power; what varies over 60 pixels is left out."""
     values = profile.astype(np.float64)
     values = values - cv2.GaussianBlur(values.reshape(1, -1), (0, 0), 25.0).ravel()
@@ -160,23 +189,26 @@ def _peaks(frequencies: NDArray[np.float64], power: NDArray[np.float64]) -> list
 
 def _refined(pixels: float, spectrum: _Spectrum) -> tuple[float, float]:
     """The scale near `pixels` that explains a spectrum best, and how much better than chance."""
-    trials = pixels * (1.0 + np.linspace(-0.03, 0.03, 61))
-    scores = [_explained(float(trial), spectrum) for trial in trials]
-    best = int(np.argmax(scores))
-    return float(trials[best]), scores[best]
+    best, score = pixels, 0.0
+    for reach, count in ((0.03, 61), (0.001, 21)):
+        trials = best * (1.0 + np.linspace(-reach, reach, count))
+        scores = _explained(trials, spectrum)
+        at = int(np.argmax(scores))
+        best, score = float(trials[at]), float(scores[at])
+    return best, score
 
 
-def _explained(pixels: float, spectrum: _Spectrum) -> float:
-    """Share of the power at lines of a grid with this many pixels a millimetre, less the chance share."""
-    frequencies, power = spectrum
+def _explained(pixels: NDArray[np.float64], spectrum: _Spectrum) -> NDArray[np.float64]:
+    """For each number of pixels a millimetre the share of the power at such a grid's lines, less the chance share."""
+    frequencies, total = spectrum
     step = float(frequencies[1])
-    base = 1.0 / (_STRONG_MM * pixels)
-    harmonics = np.arange(1, int(0.5 / base) + 1)[:25] * base
+    base = 1.0 / (_STRONG_MM * pixels)[:, None]
+    harmonics = np.arange(1, _HARMONICS + 1)[None, :] * base
     reach = 1.0 / 1200.0
-    share = 0.0
-    covered = 0.0
-    for harmonic in harmonics:
-        low, high = max(0, int((harmonic - reach) / step)), int((harmonic + reach) / step) + 1
-        share += float(power[low:high].sum())
-        covered += (high - low) * step
-    return share - covered / 0.5
+    low = np.clip((harmonics - reach) / step, 0, total.size - 2).astype(np.int64)
+    high = np.minimum(((harmonics + reach) / step).astype(np.int64) + 1, total.size - 1)
+    counted = np.arange(1, _HARMONICS + 1)[None, :] <= np.floor(0.5 / base)
+    share = np.where(counted, total[high] - total[low], 0.0).sum(axis=1)
+    covered = np.where(counted, (high - low) * step, 0.0).sum(axis=1)
+    explained: NDArray[np.float64] = share - covered / 0.5
+    return explained

@@ -36,6 +36,7 @@ _HIDDEN_FONTS = (
     "plotter 0.08+0.22",
     "_a______.pfb+0.45",
 )
+_LEAST_TELLING, _SAME_HEIGHT = 2, 0.15  # free labels alike in height that say how the others are printed
 _LETTER_V = 0.62
 _MOST_PLACES = 250
 _HIDDEN, _HIDDEN_MARGIN = 0.7, 0.05
@@ -233,11 +234,11 @@ def _without_overlaps(labels: list[PrintedLabel]) -> list[PrintedLabel]:
     return kept
 
 
-def find_hidden_labels(ink: Ink, pixels_per_mm: float) -> list[PrintedLabel]:
+def find_hidden_labels(ink: Ink, pixels_per_mm: float, free: Sequence[PrintedLabel] = ()) -> list[PrintedLabel]:
     """Labels that a trace, a tick or a line runs into: wherever there is a V, the name around it.
 
-    Every name that tells holds a V. Sought in a few fonts and sizes; what is found here needs a layout to
-    be believed.
+    Every name that tells holds a V. Sought in the fonts and sizes of the labels that stand free, else in a few
+    usual ones; what is found here needs a layout to be believed.
     """
     factor = min(1.0, _HIDDEN_PIXELS_PER_MM / pixels_per_mm)
     dark = np.minimum(ink.darkness * ink.mask / max(ink.level, 1e-3), 1.0).astype(np.float32)
@@ -245,9 +246,10 @@ def find_hidden_labels(ink: Ink, pixels_per_mm: float) -> list[PrintedLabel]:
     scale = pixels_per_mm * factor
     dark = dark + _grain(dark.shape)
     places: list[tuple[float, float, float, str, float]] = []  # likeness, middle of the V, font, height
-    for font in _HIDDEN_FONTS:
-        letter = shapes().by_name["V", font.replace("+0.45", "+0")]
-        for millimetres in _HIDDEN_HEIGHTS_MM:
+    fonts, heights_mm = _usual_print(free, ink, pixels_per_mm)
+    for font in fonts:
+        letter = shapes().by_name["V", _unspaced(font)]
+        for millimetres in heights_mm:
             size = millimetres * scale
             shape = _sized(letter.picture, size)
             if shape.shape[0] >= dark.shape[0] or shape.shape[1] >= dark.shape[1]:
@@ -264,6 +266,23 @@ def find_hidden_labels(ink: Ink, pixels_per_mm: float) -> list[PrintedLabel]:
         if label is not None:
             found.append(label)
     return _without_overlaps([_enlarged(label, 1.0 / factor) for label in found])
+
+
+def _usual_print(free: Sequence[PrintedLabel], ink: Ink, pixels_per_mm: float) -> tuple[Sequence[str], Sequence[float]]:
+    """Fonts and heights (mm) in which labels are likely to be printed."""
+    telling = [label for label in free if label.lead in TELLING_NAMES]
+    if len(telling) < _LEAST_TELLING:
+        return _HIDDEN_FONTS, _HIDDEN_HEIGHTS_MM
+    height = float(np.median([label.height for label in telling])) / pixels_per_mm
+    alike = [label for label in telling if abs(label.height / pixels_per_mm / height - 1.0) < _SAME_HEIGHT]
+    if len(alike) < _LEAST_TELLING:
+        return _HIDDEN_FONTS, _HIDDEN_HEIGHTS_MM
+    return page_fonts(alike, ink), tuple(height * factor for factor in (0.93, 1.0, 1.07))
+
+
+def _unspaced(font: str) -> str:
+    """The font of a single letter."""
+    return font.replace("+0.45", "+0")
 
 
 def _around_v(dark: NDArray[np.float32], x: float, y: float, font: str, height: float) -> PrintedLabel | None:
@@ -308,7 +327,7 @@ def _around_v(dark: NDArray[np.float32], x: float, y: float, font: str, height: 
 
 def _a_before(dark: NDArray[np.float32], left: float, bottom: float, height: float, font: str) -> float:
     """What to take off a chest lead's likeness because an a stands before its V: that is aVR, aVL or aVF."""
-    letter = _sized(shapes().by_name["a", font.replace("+0.45", "+0")].picture, 0.75 * height)
+    letter = _sized(shapes().by_name["a", _unspaced(font)].picture, 0.75 * height)
     x0, x1 = max(0, round(left - 1.5 * height)), max(0, round(left + 0.25 * height))
     y0, y1 = max(0, round(bottom - 1.15 * height)), round(bottom + 0.2 * height)
     window = dark[y0:y1, x0:x1]

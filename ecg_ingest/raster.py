@@ -6,6 +6,7 @@ lead's place must be proved by labels, by one line a row and by the limb leads' 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,11 +15,12 @@ from numpy.typing import NDArray
 
 from ecg_ingest.flatten import Flat, Paper, lay_flat, read_paper, turned
 from ecg_ingest.glyphs import shapes
-from ecg_ingest.ink import Ink, find_ink
+from ecg_ingest.ink import Ink, find_ink, turned_ink
 from ecg_ingest.lead_images import LEADS, EcgRefused, LeadBox, QualityFinding, RefusalReason
+from ecg_ingest.paper_grid import GridScale
 from ecg_ingest.paper_scale import PULSE_SECONDS, STANDARD_MM_PER_MILLIVOLT, STANDARD_MM_PER_SECOND
 from ecg_ingest.placed_labels import Placement, place_labels
-from ecg_ingest.printed_labels import PrintedLabel, find_hidden_labels, find_printed_labels
+from ecg_ingest.printed_labels import TELLING_NAMES, PrintedLabel, find_hidden_labels, find_printed_labels
 from ecg_ingest.raster_columns import Columns, PrintedPulse, erase_words, find_columns, find_pulses
 from ecg_ingest.raster_rows import RowMatch, match_rows
 from ecg_ingest.raster_signals import CellSignal, cell_signals, moved_left, recording_of, row_shifts
@@ -32,6 +34,8 @@ _MOST_PIECES = 4000  # of ink: more are grain
 LEAST_SIDE = 250  # pixels: twelve leads on fewer cannot be told from one another
 _LEAST_GRID = 0.03  # how much of a picture's pattern its grid must explain
 _SCALES_TRIED, _NEARLY_AS_CLEAR = 3, 0.6
+_UPRIGHT, _LEGIBLE = 5, 3  # names read: the sheet surely stands this way; it may
+_SEARCHED = 3  # turns, and half as many readings of the grid, in which labels under traces are sought: it takes long
 _COLUMN_SECONDS = {"3x4": (2.5,), "4x3": (2.5, 10.0 / 3.0), "6x2": (2.5, 5.0), "12x1": (10.0,)}
 _COLUMN_TOLERANCE = 0.09  # labels do not stand exactly as far apart as their columns begin
 _HEIGHT_TOLERANCE, _WIDTH_TOLERANCE = 0.2, 0.38  # of a pulse: other gains and speeds are twice or half
@@ -48,6 +52,55 @@ class RasterSheet:
     boxes: tuple[LeadBox, ...]
     seconds_per_column: float
     pixels_per_mm: float  # of the picture as given
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    """A level sheet, its ink and the lines that run across it."""
+
+    flat: Flat
+    ink: Ink
+    rows: list[Row]
+
+
+class _Views:
+    """The sheet under each reading of its grid and each quarter turn, made when first asked for and once."""
+
+    def __init__(self, paper: Paper) -> None:
+        self.scales = _likely(paper.scales)
+        self._paper = paper
+        self._level: dict[int, tuple[Flat, Ink]] = {}
+        self._views: dict[tuple[int, int], _View] = {}
+        self._labels: dict[tuple[int, int], list[PrintedLabel]] = {}
+
+    def level(self, number: int) -> tuple[Flat, Ink]:
+        """The sheet level but not turned, under the reading of its grid with this number."""
+        if number not in self._level:
+            pixels, flat = lay_flat(self._paper, self.scales[number])
+            self._level[number] = flat, find_ink(pixels, flat.pixels_per_mm)
+        return self._level[number]
+
+    def view(self, number: int, quarter_turns: int) -> _View:
+        """The same turned clockwise by quarter turns, with its lines."""
+        if (number, quarter_turns) not in self._views:
+            flat, ink = self.level(number)
+            ink = turned_ink(ink, quarter_turns)
+            rows = find_rows(ink.mask, flat.pixels_per_mm)
+            self._views[number, quarter_turns] = _View(flat=turned(flat, quarter_turns), ink=ink, rows=rows)
+        return self._views[number, quarter_turns]
+
+    def labels(self, number: int, quarter_turns: int) -> list[PrintedLabel]:
+        """The labels on it that stand free."""
+        if (number, quarter_turns) not in self._labels:
+            flat, ink = self.level(number)
+            found = find_printed_labels(turned_ink(ink, quarter_turns), flat.pixels_per_mm)
+            self._labels[number, quarter_turns] = found
+        return self._labels[number, quarter_turns]
+
+
+def _likely(scales: Sequence[GridScale]) -> list[GridScale]:
+    least = max(_LEAST_GRID, _NEARLY_AS_CLEAR * max((scale.score for scale in scales), default=0.0))
+    return [scale for scale in scales[:_SCALES_TRIED] if scale.score >= least]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +135,13 @@ def read_raster(picture: NDArray[np.uint8], page: int = 0) -> RasterSheet:
             RefusalReason.TOO_SMALL, f"{width} x {height} pixels", "scan the sheet at 150 dots an inch or more"
         )
     paper = read_paper(picture)
+    views = _Views(paper)
+    if not views.scales:
+        raise _without_grid(paper)
     refusals: list[EcgRefused] = []
-    for quarter_turns in _orientations(paper):
+    for rank, quarter_turns in enumerate(_orientations(views)):
         try:
-            return _read_upright(turned(paper, quarter_turns), page)
+            return _read_upright(views, quarter_turns, rank, page)
         except EcgRefused as refusal:
             refusals.append(refusal)
             if refusal.reason not in _PERHAPS_TURNED:
@@ -96,22 +152,33 @@ def read_raster(picture: NDArray[np.uint8], page: int = 0) -> RasterSheet:
 _PERHAPS_TURNED = (RefusalReason.LABELS_INSUFFICIENT, RefusalReason.ROWS_DO_NOT_MATCH)
 
 
-def _orientations(paper: Paper) -> tuple[int, ...]:
+def _orientations(views: _Views) -> list[int]:
     """Quarter turns clockwise to try, the likeliest first: lines run across, and letters stand upright."""
-    if not paper.scales:
-        raise _without_grid(paper)
-    flat = lay_flat(paper, paper.scales[0])
-    mask = find_ink(flat.rgb, flat.pixels_per_mm).mask
-    level = find_rows(mask, flat.pixels_per_mm)
-    upright = find_rows(np.ascontiguousarray(mask.T), flat.pixels_per_mm)
+    flat, ink = views.level(0)
+    level = views.view(0, 0).rows
+    upright = find_rows(np.ascontiguousarray(ink.mask.T), flat.pixels_per_mm)
     if max(len(level), len(upright)) < LEAST_ROWS:
         raise _no_ecg(len(level))
-    if len(upright) < LEAST_ROWS:
-        return (0, 2)
-    if len(level) < LEAST_ROWS:
-        return (1, 3)
-    across, down = (sum(row.coverage for row in rows) for rows in (level, upright))
-    return (0, 2, 1, 3) if across >= down else (1, 3, 0, 2)
+    across = _unbroken(level) >= _unbroken(upright)
+    ways = [0, 2] if across else [1, 3]
+    if min(len(level), len(upright)) >= LEAST_ROWS:
+        ways += [1, 3] if across else [0, 2]
+    names: list[int] = []
+    for turns in ways:
+        names.append(sum(label.lead in TELLING_NAMES for label in views.labels(0, turns)))
+        if names[-1] >= _UPRIGHT:
+            break
+    most = int(np.argmax(names))
+    if names[most] >= _LEGIBLE and names[most] > names[0] + 1:  # grain and traces look like a name or two any way
+        ways.insert(0, ways.pop(most))
+    return ways
+
+
+def _unbroken(rows: Sequence[Row]) -> float:
+    """How whole the lines are that run one way: the other way only letters and strokes stand in line."""
+    if len(rows) < LEAST_ROWS:
+        return 0.0
+    return float(np.mean(sorted((row.coverage for row in rows), reverse=True)[:LEAST_ROWS]))
 
 
 def _no_ecg(lines: int) -> EcgRefused:
@@ -122,8 +189,8 @@ def _no_ecg(lines: int) -> EcgRefused:
     )
 
 
-def _read_upright(paper: Paper, page: int) -> RasterSheet:
-    seen = _look(paper)
+def _read_upright(views: _Views, quarter_turns: int, rank: int, page: int) -> RasterSheet:
+    seen = _look(views, quarter_turns, rank)
     fit = seen.placement.fit
     pixels_per_mm = seen.flat.pixels_per_mm
     matches = match_rows(seen.rows, fit, seen.ink.mask, pixels_per_mm)
@@ -145,23 +212,18 @@ def _read_upright(paper: Paper, page: int) -> RasterSheet:
     return read[0]
 
 
-def _look(paper: Paper) -> _Seen:
+def _look(views: _Views, quarter_turns: int, rank: int) -> _Seen:
     """The reading of the grid under which the labels form a layout at a known speed."""
-    least = max(_LEAST_GRID, _NEARLY_AS_CLEAR * max((scale.score for scale in paper.scales), default=0.0))
-    scales = [scale for scale in paper.scales[:_SCALES_TRIED] if scale.score >= least]
-    if not scales:
-        raise _without_grid(paper)
     refusals = []
-    for scale in scales:
-        flat = lay_flat(paper, scale)
-        ink = find_ink(flat.rgb, flat.pixels_per_mm)
-        rows = find_rows(ink.mask, flat.pixels_per_mm)
+    for number in range(len(views.scales)):
+        view = views.view(number, quarter_turns)
+        free = views.labels(number, quarter_turns)
         try:
-            labels, placement = _placed(ink, flat.pixels_per_mm)
+            labels, placement = _placed(view, free, search=max(rank, 2 * number) < _SEARCHED)
         except EcgRefused as refusal:
-            refusals.append(refusal if _beats(ink, rows) else _no_ecg(len(rows)))
+            refusals.append(refusal if _beats(view.ink, view.rows) else _no_ecg(len(view.rows)))
             continue
-        return _Seen(flat=flat, ink=ink, rows=rows, labels=labels, placement=placement)
+        return _Seen(flat=view.flat, ink=view.ink, rows=view.rows, labels=labels, placement=placement)
     raise refusals[0]
 
 
@@ -172,17 +234,23 @@ def _beats(ink: Ink, rows: list[Row]) -> bool:
     return len(lively) >= LEAST_ROWS and float(ink.mask.mean()) < _MOST_INK and pieces < _MOST_PIECES
 
 
-def _placed(ink: Ink, pixels_per_mm: float) -> tuple[list[PrintedLabel], Placement]:
+def _placed(view: _View, free: list[PrintedLabel], *, search: bool) -> tuple[list[PrintedLabel], Placement]:
     """The layout from labels that stand free; if they are too few, from those under the trace as well."""
-    free = find_printed_labels(ink, pixels_per_mm)
+    ink, pixels_per_mm = view.ink, view.flat.pixels_per_mm
     try:
         return free, place_labels(free, ink, pixels_per_mm, _COLUMN_SECONDS, _COLUMN_TOLERANCE)
     except EcgRefused as refusal:
-        if refusal.reason not in (RefusalReason.LABELS_INSUFFICIENT, RefusalReason.LAYOUT_AMBIGUOUS):
+        few = sum(label.lead in TELLING_NAMES for label in free) < _UPRIGHT
+        if not search or refusal.reason not in (_PERHAPS_HIDDEN if few else _TOO_FEW_FREE):
             raise
-    hidden = find_hidden_labels(ink, pixels_per_mm)
+    hidden = find_hidden_labels(ink, pixels_per_mm, free)
     labels = [*free, *(label for label in hidden if not any(_over(label, other) for other in free))]
     return labels, place_labels(labels, ink, pixels_per_mm, _COLUMN_SECONDS, _COLUMN_TOLERANCE)
+
+
+_TOO_FEW_FREE = (RefusalReason.LABELS_INSUFFICIENT, RefusalReason.LAYOUT_AMBIGUOUS)
+_PERHAPS_HIDDEN = (*_TOO_FEW_FREE, RefusalReason.NON_STANDARD_SCALE, RefusalReason.LABELS_CONTRADICT)
+"""What a few names may say of a sheet and more names disprove: two or three fit several layouts."""
 
 
 def _over(one: PrintedLabel, other: PrintedLabel) -> bool:
@@ -321,13 +389,12 @@ def _boxes(
         pitch = float(np.median(np.diff(levels)))
         top = (above[-1] + level) / 2.0 if above else level - pitch / 2.0
         bottom = (below[0] + level) / 2.0 if below else level + pitch / 2.0
-        height, width = flat.rgb.shape[:2]
         moved = shifts[cell.row]
         x0, y0, x1, y1 = flat.box(
             max(0.0, left + cell.first + moved),
             max(0.0, top),
-            min(float(width), left + cell.last + moved),
-            min(float(height), bottom),
+            min(float(flat.width), left + cell.last + moved),
+            min(float(flat.height), bottom),
         )
         boxes.append(LeadBox(lead=lead, page=page, left=x0, top=y0, right=x1, bottom=y1))
     return tuple(boxes)

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_ingest.cheapest_path import cheapest_paths
+from ecg_ingest.cheapest_path import cheapest_paths, even_climb
+from ecg_ingest.row_bands import ASTRAY_PITCHES, band_costs, row_bands
 
 _COARSE_PIXELS_PER_MM = 2.0
 _LEAST_COVERAGE = 0.62  # of a row's columns that hold ink on its path
@@ -24,16 +25,12 @@ _WHOLE = 0.7  # of the usual length that every line of a sheet has
 _TOGETHER = 0.2  # of two lines' columns, before one is no line of its own
 _STROKE_MM, _STROKE_COST = 3.0, 0.15  # an upright stroke may be another row's: better the level line beside it
 
-_CLIMB_ON_INK, _CLIMB_OFF_INK = 0.001, 0.05  # a pixel: a QRS is climbed to its top; blank paper is not crossed
-_BAND_MM = 36.0  # above and below a row's usual height
-_OTHERS_MM, _OTHERS_COST, _BEYOND_COST = 1.0, 0.4, 0.12
-_ASTRAY_PITCHES, _ASTRAY_COST = 0.45, 0.3  # of the distance between rows that a line may wander for nothing
 _FLANK_MM = 2.5  # beside a stroke that reaches from row to row
 _OWN_MM = 1.5  # of a flank, before it counts as a wave of its own
 _STROKE_LEAST = 0.9  # of the thickness, from the line's middle at its highest to that at its lowest
 _BASE_MM = 8.0  # over which the level line around a stroke is taken
-_FARTHEST_PITCHES, _FARTHEST_MM = 1.15, 20.0  # from its usual height that a line may go
 _FAR_PITCHES, _FAR_MM = 0.75, 12.0  # from every row: ink that is no trace
+_PEN_STEPS = 7  # places across a pen
 _TALL_RUN = 1.9  # of the line's thickness: a stroke, not a level line
 
 
@@ -79,7 +76,7 @@ def find_rows(mask: NDArray[np.bool_], pixels_per_mm: float) -> list[Row]:
     misses = 0
     while len(paths) < _MOST_ROWS and misses < 3:
         cost = np.where(ink > 0, _STROKE_COST * tall, 1.0).astype(np.float32)
-        found, _ = cheapest_paths(cost[None])
+        found, _ = cheapest_paths(np.ascontiguousarray(cost.T)[:, None], even_climb(ink.shape[0]))
         if ink[found[0], np.arange(width)].mean() < 0.2:
             break
         row = _as_row(found[0], ink, mask.shape[1], factor)
@@ -132,13 +129,13 @@ def guided_rows(mask: NDArray[np.bool_], labels: NDArray[np.float64], pitch: flo
     heights = np.clip(np.rint(places[None, :] + offsets[:, None]).astype(np.int64), 0, height - 1)
     off_page = (places[None, :] + offsets[:, None] >= height).any(axis=1)
     shift = float(offsets[int(np.argmax(np.where(off_page, -1.0, level[heights].sum(axis=1))))])
-    levels = np.arange(height)[:, None]
+    levels = np.arange(height)
     base = np.where(ink > 0, _STROKE_COST * tall, 1.0).astype(np.float32)
-    costs = np.repeat(base[None], len(places), axis=0)
+    costs = np.repeat(base.T[:, None], len(places), axis=1)
     for number, place in enumerate(places):
         away = np.abs(levels - (place + shift)) / (pitch * factor)
-        costs[number] += (0.15 * away + 1.5 * np.maximum(away - 0.5, 0.0)).astype(np.float32)
-    paths, _ = cheapest_paths(costs)
+        costs[:, number] += (0.15 * away + 1.5 * np.maximum(away - 0.5, 0.0)).astype(np.float32)
+    paths, _ = cheapest_paths(costs, even_climb(height))
     rows = []
     for path in paths:
         row = _as_row(path, ink, mask.shape[1], factor)
@@ -214,39 +211,15 @@ def follow(rows: list[Row], mask: NDArray[np.bool_], darkness: NDArray[np.float3
     columns = np.arange(width)
     filled = _guides([_filled(row.heights) for row in rows])
     mask = _near_rows(mask, filled, pixels_per_mm)
-    reach = round(_BAND_MM * pixels_per_mm)
-    bands = []
-    for own in filled:
-        top = int(np.clip(np.median(own) - reach, 0, height - 1))
-        bands.append((top, int(np.clip(np.median(own) + reach, top + 2, height))))
-    tallest = max(bottom - top for top, bottom in bands)
-    costs = np.full((len(rows), tallest, width), 3.0, dtype=np.float32)
-    climbs = np.full((len(rows), tallest, width), _CLIMB_OFF_INK, dtype=np.float32)
-    pitch = float(np.median(np.diff([np.median(own) for own in filled]))) if len(filled) > 1 else 0.0
-    farthest = max(_FARTHEST_PITCHES * pitch, _FARTHEST_MM * pixels_per_mm)
-    for number, (top, bottom) in enumerate(bands):
-        cost = costs[number, : bottom - top]
-        cost[:] = 1.0 - mask[top:bottom]
-        climbs[number, : bottom - top][mask[top:bottom]] = _CLIMB_ON_INK
-        levels = np.arange(top, bottom)[:, None]
-        for other, heights in enumerate(filled):
-            if other == number:
-                continue
-            near = np.abs(levels - heights[None, :]) < _OTHERS_MM * pixels_per_mm
-            beyond = (levels < heights[None, :]) if other < number else (levels > heights[None, :])
-            cost += _OTHERS_COST * near + _BEYOND_COST * beyond
-        cost += np.abs(levels - filled[number][None, :]) > farthest
-        if pitch > 0.0:
-            astray = np.abs(levels - np.median(filled[number])) / pitch - _ASTRAY_PITCHES
-            cost += (_ASTRAY_COST * np.maximum(astray, 0.0)).astype(np.float32)
-    paths, _ = cheapest_paths(costs, climbs)
-    first, last = _runs(mask)
+    upright = np.ascontiguousarray(mask.T)
+    bands = row_bands(filled, height, pixels_per_mm)
+    paths, _ = cheapest_paths(*band_costs(upright, filled, bands, pixels_per_mm))
     runs = []
     for number, (top, _) in enumerate(bands):
         path = np.clip(paths[number] + top, 0, height - 1)
-        on = mask[path, columns]
-        start = np.where(on, first[path, columns], path).astype(np.float64)
-        end = np.where(on, last[path, columns], path).astype(np.float64)
+        on = upright[columns, path]
+        start = _run_end(upright, path, on, -1)
+        end = _run_end(upright, path, on, 1)
         runs.append(_Run(path=path, on=on, start=start, end=end, whole=np.stack((start, end))))
     for upper, lower in itertools.pairwise(runs):
         _divide(upper, lower, pixels_per_mm)
@@ -258,7 +231,7 @@ def _guides(filled: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
     if len(filled) < 2:
         return filled
     usual = [float(np.median(heights)) for heights in filled]
-    reach = _ASTRAY_PITCHES * float(np.median(np.diff(usual)))
+    reach = ASTRAY_PITCHES * float(np.median(np.diff(usual)))
     return [np.clip(heights, level - reach, level + reach) for heights, level in zip(filled, usual, strict=True)]
 
 
@@ -343,7 +316,7 @@ def _line(run: _Run, mask: NDArray[np.bool_], darkness: NDArray[np.float32], col
     """What a path's ink covers in each column: the whole upright run of ink around it, less half the pen."""
     on, start, end = run.on, run.start, run.end
     tall = end - start + 1.0
-    thickness = float(np.median(tall[on])) if on.any() else 1.0
+    thickness = _thickness(tall[on])
     half = thickness / 2.0
     # Where the line is level its darkness says its middle to a fraction of a pixel.
     reach = int(np.ceil(thickness)) + 1
@@ -365,13 +338,28 @@ def _line(run: _Run, mask: NDArray[np.bool_], darkness: NDArray[np.float32], col
     return Line(top=top, bottom=bottom, thickness=thickness)
 
 
-def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """For every pixel the first and last row of the upright run of ink that it belongs to."""
-    levels = np.arange(mask.shape[0], dtype=np.int32)[:, None]
-    gap = ~mask
-    first = np.maximum.accumulate(np.where(gap, levels + 1, 0), axis=0).astype(np.int32)
-    last = np.minimum.accumulate(np.where(gap, levels - 1, mask.shape[0] - 1)[::-1], axis=0)[::-1].astype(np.int32)
-    return first, last
+def _thickness(tall: NDArray[np.float64]) -> float:
+    """The pen's width: the mean of the upright runs where the line is about level."""
+    if tall.size == 0:
+        return 1.0
+    usual = float(np.median(tall))
+    return float(tall[tall <= usual + 1.0].mean())
+
+
+def _run_end(
+    upright: NDArray[np.bool_], path: NDArray[np.int64], on: NDArray[np.bool_], direction: int
+) -> NDArray[np.float64]:
+    """The last pixel upwards (-1) or downwards (1) of the upright run of ink around a path, the path's own off ink."""
+    end = path.copy()
+    going = np.flatnonzero(on)
+    while going.size:
+        ahead = end[going] + direction
+        inside = (ahead >= 0) & (ahead < upright.shape[1])
+        going, ahead = going[inside], ahead[inside]
+        inked = upright[going, ahead]
+        going, ahead = going[inked], ahead[inked]
+        end[going] = ahead
+    return end.astype(np.float64)
 
 
 def heights(line: Line, pixels_per_mm: float) -> NDArray[np.float64]:
@@ -392,15 +380,18 @@ def heights(line: Line, pixels_per_mm: float) -> NDArray[np.float64]:
     up, down = base - line.top, line.bottom - base
     sign = np.where(up >= down, 1.0, -1.0)
     away = np.maximum(up, down)
-    # The pen's width: of the columns that it touches beside this one, the least reach towards the same side;
-    # but a peak is as high as its highest column.
-    reach = max(0, round((line.thickness - 1.0) / 2.0))
+    # The pen's width: of the places that it touches beside this column, the least reach towards the same side,
+    # its own roundness allowed for; but a peak is as high as its highest column.
+    radius = max(0.0, (line.thickness - 1.0) / 2.0)
+    reach = round(radius)
     narrowed, highest = away.copy(), away.copy()
-    for offset in range(-reach, reach + 1):
-        beside = np.clip(columns + offset, 0, columns.size - 1)
-        same_side = np.where(sign > 0, up[beside], down[beside])
-        narrowed = np.fmin(narrowed, same_side)
-        highest = np.fmax(highest, same_side)
+    for offset in np.linspace(-radius, radius, _PEN_STEPS).tolist():
+        round_off = line.thickness / 2.0 - float(np.sqrt((line.thickness / 2.0) ** 2 - offset**2))
+        up_beside, down_beside = (np.interp(columns + offset, columns, side) for side in (up, down))
+        narrowed = np.fmin(narrowed, np.where(sign > 0, up_beside, down_beside) + round_off)
+    for step in range(-reach, reach + 1):
+        beside = np.clip(columns + step, 0, columns.size - 1)
+        highest = np.fmax(highest, np.where(sign > 0, up[beside], down[beside]))
     peak = _middles(away >= highest - 1.0, reach)
     stroke = base - sign * np.where(peak | ~np.isfinite(narrowed), away, narrowed)
     stroke = np.clip(stroke, line.top, line.bottom)

@@ -24,6 +24,7 @@ _ANGLE = 0.32  # radians that lines may lean beyond the sheet's tilt
 _CLEAR = 4.0  # peak over the window's usual power at that frequency
 _LEAST_CLEAR = 0.35  # share of windows whose grid is clear
 _BLUR_PERIODS = 1.3
+_COARSE_PERIOD = 4.0  # pixels: enough for a wave that was slowed down to nearly nothing
 _MESH = 8  # pixels
 _RIDGE = 1e-5
 _FLAT_MM = 0.5  # root mean square by which a flat sheet's grid may differ from straight lines
@@ -118,27 +119,26 @@ def _bend(pattern: NDArray[np.float32], tilt: float, period: float, every: float
     centre = (width / 2.0, height / 2.0)
     size = max(height, width) / 2.0
     upright, level = _windows(pattern, tilt, period)
-    maps = []
-    rough, exact = [], []
+    counts = []
     for windows in (upright, level):
         clear = [window for window in windows if window.weight > 0.0]
         if len(clear) < _LEAST_CLEAR * len(windows) or len(clear) < 8:
             return None
-        waves = _from_waves(clear, centre, size)
-        _, residual_straight = _by_phase(pattern, waves, 3, 1, centre, size, period)
-        fitted, residual = _by_phase(pattern, waves, 3, 5, centre, size, period)
-        maps.append(fitted * every)
-        rough.append(residual_straight * every)
-        exact.append(residual * every)
-    across, down = maps
+        counts.append(_from_waves(clear, centre, size))
+    straight = [_by_phase(pattern, count, 3, 1, centre, size, period) for count in counts]
+    straight_mm = max(residual for _, residual in straight) * every
+    degree, maps = 1, straight
+    if straight_mm > _FLAT_MM:
+        degree, maps = 5, [_by_phase(pattern, count, 3, 5, centre, size, period) for count in counts]
+    (across, one), (down, other) = maps
     return Bend(
-        across=across,
-        down=down,
-        degree=5,
+        across=across * every,
+        down=down * every,
+        degree=degree,
         centre=(centre[0] / factor, centre[1] / factor),
         size=size / factor,
-        residual_mm=float(np.hypot(exact[0], exact[1]) / np.sqrt(2.0)),
-        straight_mm=float(max(rough)),
+        residual_mm=float(np.hypot(one, other) / np.sqrt(2.0) * every),
+        straight_mm=float(straight_mm),
     )
 
 
@@ -255,17 +255,20 @@ def _by_phase(
     """Correct a count of lines by the phase of the lines themselves; in cycles, with the remaining error."""
     height, width = pattern.shape
     step = max(4, round(period))
+    coarser = max(1, round(period / _COARSE_PERIOD))
     xs, ys = np.meshgrid(np.arange(0, width, step), np.arange(0, height, step))
     unit = (np.stack((xs.ravel(), ys.ravel()), axis=1) - np.array(centre)) / size
     terms = _terms(unit, target)
+    across, down = (((axis + 0.5) / coarser - 0.5).astype(np.float32) for axis in (xs, ys))
     fitted, worked = coefficients, degree
     residual = np.inf
     for _ in range(3 if target > 1 else 1):
         angle = _on_pixels(fitted, worked, pattern.shape, centre, size)
         smooth = np.zeros(xs.shape, dtype=np.complex128)
         for part, factor in ((np.cos(angle), 1.0), (np.sin(angle), -1j)):
-            blurred = cv2.GaussianBlur(pattern * part, (0, 0), _BLUR_PERIODS * period)
-            smooth += factor * blurred[::step, ::step]
+            product = cv2.resize(pattern * part, None, fx=1.0 / coarser, fy=1.0 / coarser, interpolation=cv2.INTER_AREA)
+            blurred = cv2.GaussianBlur(product, (0, 0), _BLUR_PERIODS * period / coarser)
+            smooth += factor * cv2.remap(blurred, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         phase, weight = _unwrapped(smooth)
         wanted = _evaluated(fitted, worked, unit[:, 0], unit[:, 1]) + phase.ravel()
         seen = weight.ravel()

@@ -11,6 +11,8 @@ from PIL import Image
 
 from ecg_ingest import LEADS, EcgSource, LeadImages, RenderStyle, read
 from ecg_ingest.paper_grid import grid_scales, tint, without_ink
+from ecg_ingest.raster_columns import find_columns
+from ecg_ingest.trace import Line
 from ecg_ingest.unbend import find_bend
 from tests.benchmarks.ecg_adversarial import Case, cases, outcome
 from tests.benchmarks.ecg_sheets import Look, Sheet, draw
@@ -84,6 +86,24 @@ def test_a_photograph_of_bent_paper_is_laid_flat(bent: dict[str, float]) -> None
     images = read(sheet.file(), style=STYLE)
     assert boxes_hold_their_cells(images, sheet)
     assert float(np.median([likeness(images, sheet, lead) for lead in LEADS])) > 0.9
+
+
+@pytest.mark.parametrize(("beside_mm", "contradicted"), [(0.0, False), (4.0, True)])
+def test_columns_are_contradicted_by_lines_that_break_together_beside_them(
+    beside_mm: float, contradicted: bool
+) -> None:
+    across, width, left = 8.0, 500.0, 100
+    lines = []
+    for level in (200.0, 400.0, 600.0):
+        heights = np.full(2300, np.nan)
+        heights[left : left + 2000] = level
+        for column in range(1, 4):
+            heights[left + round(column * width + beside_mm * across) : left + 2000] = level + 8.0 * (column % 2)
+        lines.append(Line(top=heights - 0.5, bottom=heights + 0.5, thickness=2.0))
+    labels = [left + 8.0 + column * width for column in range(4)]
+    columns = find_columns(lines, [[], [], []], labels, width, across, across)
+    assert columns.starts[0] == pytest.approx(left, abs=2.0)
+    assert columns.contradicted is contradicted
 
 
 def test_the_map_of_a_bent_grid_knows_how_many_millimetres_lie_between_two_places() -> None:
