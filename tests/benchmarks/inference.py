@@ -145,8 +145,9 @@ class Contender:
 
     def end(self) -> None:
         """Let it go."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
         self._process.wait(timeout=60)
 
     def _read(self) -> dict[str, Any]:
