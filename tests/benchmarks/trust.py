@@ -30,7 +30,7 @@ from inference.phantoms.drawn import SAMPLING_HZ, draw_examination
 from inference.phantoms.wrong_films import WrongFilm, make_wrong_film
 from inference.radiograph import read_radiograph
 from inference.view import View, likeness
-from tests.benchmarks.record import Recorder, load_now
+from tests.benchmarks.record import Recorder, load_now, machine, versions
 
 SEED = 6021
 """A cohort that no package was trained or calibrated on, and no limit was chosen by."""
@@ -83,7 +83,12 @@ def main(arguments: list[str]) -> int:
     ]
     for table in tables:
         console.print(table)
-    recorder.show(console)
+    where, ran = machine(), versions()
+    console.print(
+        f"{checks.manifest.name} {checks.manifest.version}; {where['cpu']}, commit {ran['commit']}, "
+        f"torch {ran['torch']}.\nJSON lines: {chosen.out / 'trust.jsonl'}",
+        highlight=False,
+    )
     return 0
 
 
@@ -98,8 +103,8 @@ def _films(
     for kind in WrongFilm:
         tell(f"{wrong} films: {kind.value}")
         found[kind.value] = np.array([checks.film(make_wrong_film(kind, index, SEED)) for index in range(wrong)])
-    table = _table("films", ("embedding: AUROC", "called", "pixels: AUROC", "called", "either: called"))
-    _row(recorder, table, "films", "PA chest phantoms (false flags)", usual, None, load)
+    table = _table("films", ("n", "embedding:\nAUROC", "called", "pixels:\nAUROC", "called", "either\ncalled"))
+    _row(recorder, table, "films", "right (false flags)", usual, None, load)
     for kind, scores in found.items():
         _row(recorder, table, "films", kind, scores, usual, load)
     return table
@@ -120,7 +125,7 @@ def _row(
             cells.append(f"{area:.4f}")
         cells.append(_share(recorder, benchmark, kind, check, called, load))
     cells.append(_share(recorder, benchmark, kind, "either", embedding | view, load))
-    table.add_row(kind, *cells)
+    table.add_row(kind, str(len(scores)), *cells)
 
 
 def _ecgs(
@@ -139,9 +144,9 @@ def _ecgs(
         return draw_examination(index, SEED, Difficulty.EASY, checks.manifest.radiograph).signals_mv
 
     usual = np.array([checks.ecg(images(signals(index))) for index in range(right)])
-    table = _table("ECGs", ("embedding: AUROC", "called"))
+    table = _table("ECGs", ("n", "embedding:\nAUROC", "called"))
     table.add_row(
-        "12-lead phantoms (false flags)", "", _share(recorder, "ECGs", "phantoms", "embedding", usual > 1.0, load)
+        "right (false flags)", str(right), "", _share(recorder, "ECGs", "phantoms", "embedding", usual > 1.0, load)
     )
     for kind, change in WRONG_ECGS.items():
         tell(f"{wrong} ECGs: {kind}")
@@ -149,7 +154,7 @@ def _ecgs(
         scores = np.array([checks.ecg(images(change(signals(index), rng))) for index in range(wrong)])
         area = auroc(scores, usual)
         recorder.add("ECGs", f"{kind}: AUROC, embedding", "", [area], load, kind=kind, check="embedding")
-        table.add_row(kind, f"{area:.4f}", _share(recorder, "ECGs", kind, "embedding", scores > 1.0, load))
+        table.add_row(kind, str(wrong), f"{area:.4f}", _share(recorder, "ECGs", kind, "embedding", scores > 1.0, load))
     return table
 
 
@@ -179,7 +184,7 @@ def _share(recorder: Recorder, benchmark: str, kind: str, check: str, called: ND
     """Record and word the share that is called strange."""
     share = 100.0 * float(np.mean(called))
     recorder.add(benchmark, f"{kind}: called by {check}", "%", [share], load, kind=kind, check=check, of=len(called))
-    return f"{share:.1f} % of {len(called)}"
+    return f"{share:.1f} %"
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:
