@@ -70,13 +70,13 @@ def status(ctx: click.Context, as_json: bool) -> None:
     )
     for entry in report["destinations"]:
         destinations.add_row(
-            entry["name"] if entry["configured"] else f"{entry['name']} (not configured)",
+            escape(entry["name"] if entry["configured"] else f"{entry['name']} (not configured)"),
             str(entry["pending"]),
             str(entry["delivered"]),
             _committed(entry),
             str(entry["failed"]),
             str(entry["cancelled"]),
-            entry["last_error"] or "",
+            escape(entry["last_error"] or ""),
         )
     console.print(destinations)
     asked = report["commitment_requests"]
@@ -92,7 +92,9 @@ def status(ctx: click.Context, as_json: bool) -> None:
             )
     gone = [entry["name"] for entry in report["destinations"] if not entry["configured"] and entry["pending"]]
     for name in gone:
-        console.print(f"nothing is sent to {name}: configure it, or `pulmolink deliver --to {name} --cancel`")
+        console.print(
+            f"nothing is sent to {name}: configure it, or `pulmolink deliver --to {name} --cancel`", markup=False
+        )
 
 
 def _status(node: Opened) -> dict[str, Any]:
@@ -210,17 +212,17 @@ def matches(
     for row in rows:
         table.add_row(
             str(row["match_id"]),
-            row["patient_id"],
+            escape(row["patient_id"]),
             row["state"],
             (row["radiograph_at"] or "")[:10],
             estimate_text(row),
-            (row["reason"] or "").partition(":")[0],
+            escape((row["reason"] or "").partition(":")[0]),
         )
     console = Console()
     console.print(table)
     models = sorted({row["model"] for row in rows if row["model"]})
     if models:
-        console.print(f"mmHg, model {', '.join(models)}")
+        console.print(f"mmHg, model {', '.join(models)}", markup=False)
 
 
 @click.command(epilog="Example: pulmolink held --disposition held")
@@ -283,7 +285,7 @@ def show(ctx: click.Context, match: str, as_json: bool) -> None:
         table.add_column(overflow="fold")
         for field, value in _flat(detail[section]):
             if value not in (None, "", [], ()):
-                table.add_row(field, str(value))
+                table.add_row(field, escape(str(value)))
         console.print(table)
     for section, columns in (
         ("reports", ("kind", "sop_instance_uid", "created_at")),
@@ -296,7 +298,8 @@ def show(ctx: click.Context, match: str, as_json: bool) -> None:
             table.add_column(column, overflow="fold")
         for entry in detail[section]:
             shown = entry | {"note": _note(entry)} if section == "deliveries" else entry
-            table.add_row(*(str(shown[column] if shown[column] is not None else "") for column in columns))
+            values = (str(shown[column] if shown[column] is not None else "") for column in columns)
+            table.add_row(*map(escape, values))
         console.print(table)
 
 
