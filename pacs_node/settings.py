@@ -304,7 +304,7 @@ class Limits(_Section):
     )
     connections: Annotated[int, Field(ge=1, le=2000)] = Field(
         256,
-        description="open connections at a time, each receiver; beyond: the one longest without an association is closed",
+        description="connections at a time, each receiver; beyond: the one longest without an association is closed",
     )
     connections_per_peer: Annotated[int, Field(ge=1, le=2000)] = Field(
         128, description="the same for the connections of one address, each receiver"

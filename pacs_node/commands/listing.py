@@ -79,6 +79,13 @@ def status(ctx: click.Context, as_json: bool) -> None:
             escape(entry["last_error"] or ""),
         )
     console.print(destinations)
+    for entry in report["destinations"]:
+        if entry["next_question_at"]:
+            console.print(
+                f"{entry['name']}: {entry['commitments_awaited']} reports not committed to; asked about "
+                f"{entry['next_question_at'][:16]} UTC",
+                markup=False,
+            )
     asked = report["commitment_requests"]
     if asked["pending"] or asked["answered"] or asked["given_up"]:
         console.print(
@@ -101,6 +108,7 @@ def _status(node: Opened) -> dict[str, Any]:
     matches = node.store.count_matches()
     counts = node.store.count_deliveries()
     wanted = node.store.count_wanted()
+    questions = node.store.next_questions()
     configured = [destination.name for destination in node.settings.destinations]
     others = sorted({name for name, _ in counts} - set(configured))
     return {
@@ -115,7 +123,9 @@ def _status(node: Opened) -> dict[str, Any]:
         ],
         "queue_age_seconds": node.store.oldest_due(utc_now()),
         "destinations": [
-            _destination(node, name, counts, wanted.get(name, 0), name in configured) for name in (*configured, *others)
+            _destination(node, name, counts, wanted.get(name, 0), name in configured)
+            | {"next_question_at": iso(questions.get(name))}
+            for name in (*configured, *others)
         ],
         "commitment_requests": _requests(node),
         "notice": NOTICE,
