@@ -15,12 +15,15 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from pacs_node.settings_tree import CONFIG_VARIABLE, SettingsError, merge_environment, read_file, sentence
+from pacs_node.settings_tree import CONFIG_VARIABLE, SettingsError, merge_environment, placed, read_file, sentences
 from pacs_node.settings_types import (
     AeTitle,
     CertificateName,
     DatabaseUrl,
     FileNamePattern,
+    Host,
+    HostOrBlank,
+    Peers,
     Port,
     Seconds,
     ZoneName,
@@ -39,7 +42,7 @@ class Node(_Section):
     """This DICOM node."""
 
     ae_title: AeTitle = Field("PULMOLINK", description="our AE title")
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
+    host: Host = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: Port = Field(11112, description="DICOM port")
     site_timezone: ZoneName = Field(
         "Asia/Tokyo", description="time zone of objects that do not carry TimezoneOffsetFromUTC"
@@ -146,7 +149,7 @@ class Source(_Section):
     """Who may send to us."""
 
     ae_title: AeTitle = Field(description="calling AE title")
-    host: str = Field(description="address, range (192.0.2.0/24) or name the association comes from")
+    host: Peers = Field(description="address, range (192.0.2.0/24) or name the association comes from")
     ecg_documents: bool = Field(
         False, description="true: every PDF and picture from here is an ECG, whatever its title says"
     )
@@ -161,12 +164,14 @@ class Source(_Section):
         "then it may speak over TLS only",
     )
     objects_per_second: Annotated[float, Field(ge=0, le=1e6)] = Field(
-        0, description="as limits.objects_per_second, for this source; 0: that one"
+        0, description="as limits.objects_per_second, each receiver, for this source; 0: that one"
     )
     commitment_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         0, description="its port for storage commitment reports; 0: only on the association on which it asked"
     )
-    commitment_host: str = Field("", description="its host for those reports; blank: the address that it asked from")
+    commitment_host: HostOrBlank = Field(
+        "", description="its host for those reports; blank: the address that it asked from"
+    )
     commitment_tls: bool = Field(
         False,
         description="true: those reports go over TLS; its certificate must come from tls.client_ca, else the system's, "
@@ -179,7 +184,7 @@ class Destination(_Section):
 
     name: str = Field(min_length=1, max_length=64, description="name shown in status and logs")
     ae_title: AeTitle = Field(description="its AE title")
-    host: str = Field(description="its address or name")
+    host: Host = Field(description="its address or name")
     port: Port = Field(description="its DICOM port")
     sends: Annotated[tuple[Literal["sr", "overlay"], ...], BeforeValidator(listed)] = Field(
         REPORT_KINDS, min_length=1, description="what it is sent"
@@ -230,7 +235,7 @@ class Folder(_Section):
 class Web(_Section):
     """Health and metrics (pages come later)."""
 
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: Host = Field("127.0.0.1", description="address to listen on")
     port: Port = Field(8080, description="HTTP port of /healthz, /readyz and /metrics")
 
 
@@ -298,10 +303,11 @@ class Limits(_Section):
         100, description="associations at a time, each receiver; beyond: rejected as temporarily congested"
     )
     connections: Annotated[int, Field(ge=1, le=2000)] = Field(
-        256, description="open connections at a time; beyond: the one longest without an association is closed"
+        256,
+        description="connections at a time, each receiver; beyond: the one longest without an association is closed",
     )
     connections_per_peer: Annotated[int, Field(ge=1, le=2000)] = Field(
-        128, description="the same for the connections of one address"
+        128, description="the same for the connections of one address, each receiver"
     )
     association_seconds: Seconds = Field(
         10, description="from connection to complete association request, TLS handshake included; then closed"
@@ -347,7 +353,9 @@ class Limits(_Section):
         200_000, description="elements of a header that are looked at; beyond: status 0xC000, held"
     )
     header_depth: Annotated[int, Field(ge=4, le=1000)] = Field(
-        64, description="sequences within sequences that are followed; beyond: status 0xC000, held"
+        64,
+        description="sequences within sequences, of those that are read or have no stated length (others are stepped "
+        "over, however deep); beyond: status 0xC000, held",
     )
     header_value_bytes: Annotated[int, Field(ge=1024, le=2**24)] = Field(
         65536,
@@ -417,15 +425,15 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Set
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
-        raise SettingsError([sentence(problem, path, origins) for problem in error.errors()]) from None
+        raise SettingsError(sentences(error.errors(), path, origins)) from None
     problems = contradictions(settings)
     if problems:
-        raise SettingsError(problems)
+        raise SettingsError([placed(problem, path, origins) for problem in problems])
     return settings
 
 
 def contradictions(settings: Settings) -> list[str]:
-    """What is wrong with keys together, each by itself being allowed."""
+    """What is wrong with keys together, each by itself being allowed: "key: reason"."""
     problems = []
     names = [destination.name for destination in settings.destinations]
     if len(set(names)) != len(names):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,16 +93,37 @@ def _merge_list(
     origins[section, index, field] = variable
 
 
-def sentence(problem: Any, path: Path | None, origins: Mapping[tuple[str, ...], str]) -> str:
-    """One validation error as "where: key: reason", without repeating a secret value."""
+def sentences(problems: Sequence[Any], path: Path | None, origins: Mapping[tuple[str, ...], str]) -> list[str]:
+    """Validation errors as "where: key: reason", without repeating a secret value."""
+    return [_sentence(problem, path, origins) for problem in problems if not _follows(problem, problems)]
+
+
+def placed(problem: str, path: Path | None, origins: Mapping[tuple[str, ...], str]) -> str:
+    """A problem "key: reason" with where it comes from before it."""
+    return f"{_where(tuple(problem.partition(':')[0].split('.')), path, origins)}: {problem}"
+
+
+def _follows(problem: Any, problems: Sequence[Any]) -> bool:
+    """Whether a list is too short only because its entries were refused, which is said of them."""
+    location = problem["loc"]
+    return problem["type"] == "too_short" and any(
+        other["loc"][: len(location)] == location and len(other["loc"]) > len(location) for other in problems
+    )
+
+
+def _sentence(problem: Any, path: Path | None, origins: Mapping[tuple[str, ...], str]) -> str:
     location = tuple(str(part) for part in problem["loc"])
-    # The variable that gave the key, or the part of it that is wrong, or something inside it.
-    givers = [origins[location[:length]] for length in range(len(location), 0, -1) if location[:length] in origins]
-    if path is None:
-        givers += [variable for key, variable in origins.items() if key[: len(location)] == location]
-    where = givers[0] if givers else str(path) if path is not None else "built-in defaults"
     reason = {
         "extra_forbidden": "unknown key; `pulmolink config example` lists the keys",
         "missing": "required key is missing",
     }.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    return f"{where}: {'.'.join(location)}: {reason}"
+    return f"{_where(location, path, origins)}: {'.'.join(location)}: {reason}"
+
+
+def _where(location: tuple[str, ...], path: Path | None, origins: Mapping[tuple[str, ...], str]) -> str:
+    """The variable that gave the key, or the part of it that is wrong; else the file; else a variable beside it."""
+    parts = [location[:length] for length in range(len(location), 0, -1)]
+    givers = [origins[part] for part in parts if part in origins]
+    if path is None:
+        givers += [name for part in parts for key, name in origins.items() if key[: len(part)] == part]
+    return givers[0] if givers else str(path) if path is not None else "built-in defaults"

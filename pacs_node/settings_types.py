@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated
 from zoneinfo import available_timezones
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 FILE_NAME_GROUPS = frozenset({"patient_id", "issuer", "acquired_at", "birth_date", "sex"})
 """What `folder.pattern` may find in a file name."""
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
 def ae_title(value: str) -> str:
@@ -31,6 +33,45 @@ def database(value: str) -> str:
     if not value.startswith(("sqlite:///", "postgresql://", "postgresql+pg8000://")):
         raise ValueError("use sqlite:////absolute/path.db or postgresql://user:password@host/name")
     return value
+
+
+def host(value: str) -> str:
+    """An address or a host name."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        if not _is_name(value):
+            raise ValueError(f"{value!r} is neither an address (192.0.2.5) nor a host name") from None
+    return value
+
+
+def host_or_blank(value: str) -> str:
+    """As `host`, or nothing."""
+    return host(value) if value else value
+
+
+def peers(value: str) -> str:
+    """Whom a source may be: an address, a range of addresses or a host name."""
+    try:
+        network = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        if not _is_name(value):
+            raise ValueError(
+                f"{value!r} is neither an address (192.0.2.5), a range (192.0.2.0/24) nor a host name"
+            ) from None
+        return value
+    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped is not None:
+        raise ValueError(f"{value!r} never matches: write an IPv4 address as 192.0.2.5")
+    return value
+
+
+def _is_name(value: str) -> bool:
+    """Whether this may be a host name (RFC 1123 2.1; underscores occur). Names that end in a number are addresses."""
+    try:
+        labels = value.encode("idna").decode("ascii").removesuffix(".").split(".")
+    except UnicodeError:
+        return False
+    return all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdecimal()
 
 
 def listed(value: object) -> object:
@@ -68,6 +109,9 @@ def file_name_pattern(value: str) -> str:
 
 
 AeTitle = Annotated[str, AfterValidator(ae_title)]
+Host = Annotated[str, AfterValidator(host)]
+HostOrBlank = Annotated[str, AfterValidator(host_or_blank)]
+Peers = Annotated[str, AfterValidator(peers)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 ZoneName = Annotated[str, AfterValidator(zone)]

@@ -243,6 +243,17 @@ class Commitments(Connections):
         with self.reading() as connection:
             return {destination: count for destination, count in connection.execute(counted)}
 
+    def next_questions(self) -> dict[str, datetime]:
+        """When each destination is asked next about what it has not committed to, at the earliest."""
+        earliest = (
+            select(wanted_commitments.c.destination, func.min(wanted_commitments.c.due_at))
+            .join(deliveries, deliveries.c.delivery_id == wanted_commitments.c.delivery_id)
+            .where(deliveries.c.state == DeliveryState.DELIVERED)
+            .group_by(wanted_commitments.c.destination)
+        )
+        with self.reading() as connection:
+            return {destination: due_at for destination, due_at in connection.execute(earliest)}
+
 
 def _due(destination: str, now: datetime) -> Select[Any]:
     return (

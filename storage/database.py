@@ -323,7 +323,7 @@ def _make_private_file(file: Path) -> None:
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise StorageUnavailable(
-            f"the database file {file} cannot be made: {type(error).__name__}",
+            f"the database file {file} cannot be made: {error.strerror}",
             "check that this user may write its folder",
         ) from error
     # Several processes may turn a new file to WAL at once, and SQLite does not let them wait for each other

@@ -431,10 +431,9 @@ def _translated(operation: str, root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, "")
-        if name in NO_SPACE:
+        if errno.errorcode.get(error.errno or 0, "") in NO_SPACE:
             raise StorageFull(operation, str(root)) from error
         raise StorageUnavailable(
-            f"cannot {operation} objects in {root}: {name or type(error).__name__}",
+            f"cannot {operation} objects in {root}: {error.strerror or type(error).__name__}",
             "check that the folder exists, that this user may write it, and that its volume is mounted",
         ) from error

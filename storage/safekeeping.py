@@ -80,7 +80,7 @@ def backup(url: str, target: Path) -> None:
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".backup-")
     except OSError as error:
-        raise BackupRefused(target, f"its folder cannot be written ({type(error).__name__})", "") from error
+        raise BackupRefused(target, f"its folder cannot be written ({error.strerror})", "") from error
     os.close(handle)
     partial = Path(name)
     try:
@@ -91,7 +91,9 @@ def backup(url: str, target: Path) -> None:
     except FileExistsError:
         raise BackupRefused(target, "it exists", "give a new name, such as one with today's date") from None
     except (OSError, sqlite3.Error) as error:
-        reason = getattr(error, "sqlite_errorname", type(error).__name__)
+        reason = (
+            error.strerror if isinstance(error, OSError) else getattr(error, "sqlite_errorname", type(error).__name__)
+        )
         raise StorageUnavailable(f"the backup failed: {reason}", "check the space on both volumes") from error
     finally:
         partial.unlink(missing_ok=True)

@@ -45,7 +45,7 @@ class Turns:
             self._descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StorageUnavailable(
-                f"the lock file {name} cannot be opened: {type(error).__name__}",
+                f"the lock file {name} cannot be opened: {error.strerror}",
                 "check that this user may write the folder of the database",
             ) from error
 

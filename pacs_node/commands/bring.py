@@ -96,7 +96,9 @@ def _show(summary: dict[str, Any]) -> None:
         objects.add_row(entry["kind"], entry["disposition"], str(entry["count"]))
     console.print(objects)
     if summary["not_dicom"]:
-        console.print(f"no DICOM files, passed over: {', '.join(summary['not_dicom'][:5])}", highlight=False)
+        console.print(
+            f"no DICOM files, passed over: {', '.join(summary['not_dicom'][:5])}", highlight=False, markup=False
+        )
     for entry in summary["faulty"]:
         kept = "held" if entry["kept"] else "not stored"
         console.print(f"{entry['file']}: {kept}: {entry['reason']}", highlight=False, markup=False)

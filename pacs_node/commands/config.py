@@ -24,11 +24,12 @@ def show(ctx: click.Context) -> None:
 @config.command(epilog="Example: pulmolink --config /etc/pulmolink.toml config check && systemctl reload pulmolink")
 @click.pass_context
 def check(ctx: click.Context) -> None:
-    """Say what is wrong with the configuration and the certificates it names; nothing running is touched."""
+    """Say what is wrong with the configuration and the models and certificates it names; nothing running is touched."""
+    from pacs_node.commands.run import refuse_unusable
     from pacs_node.dicom import tls
 
     settings = settings_of(ctx)
-    tls.check(settings.tls, settings.destinations, settings.sources)
+    refuse_unusable(settings)
     if settings.tls.certificate:
         click.echo(tls.standing(settings.tls, utc_now()).sentence)
     click.echo("no mistakes found")

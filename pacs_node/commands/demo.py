@@ -271,7 +271,7 @@ def _show(console: Console, sent: list[Sent], rows: list[dict[str, Any]], out: P
         if reason:
             reasons.append(f"{patient.patient_id}: {reason}")
     console.print(table)
-    console.print("Why no estimate:", *(f"  {reason}" for reason in reasons), sep="\n")
+    console.print("Why no estimate:", *(f"  {reason}" for reason in reasons), sep="\n", markup=False)
     for what in ("overlays", "reports", "node.log"):
         console.print(f"{what:<9} {out / what}", highlight=False)
     if not good:

@@ -10,16 +10,18 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pacs_node.cli import EXIT_FAILED
 from pacs_node.commands.context import settings_of
 from pacs_node.flow.room import shortage
-from pacs_node.settings import Destination, Limits, Settings
+from pacs_node.settings import Destination, Limits, Settings, Web
 from pacs_node.settings_file import hide_secrets
 from pacs_node.settings_tree import SettingsError
 
@@ -53,7 +55,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     else:
         table = Table("part", "", "found", title="pulmolink doctor (research use only)", title_justify="left")
         for check in checks:
-            table.add_row(check.part, "[green]ok[/]" if check.ok else "[red]FAULT[/]", check.found)
+            table.add_row(escape(check.part), "[green]ok[/]" if check.ok else "[red]FAULT[/]", escape(check.found))
         Console().print(table)
     if not all(check.ok for check in checks):
         ctx.exit(EXIT_FAILED)
@@ -63,10 +65,11 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield Check(part="configuration", ok=True, found=f"AE title {settings.node.ae_title}")
     database = _run("database", lambda: _database(settings))
     yield database
+    new = database.ok and _is_new(settings.storage.database)
     objects = _run("objects", lambda: _objects(settings.storage.objects, settings.limits))
     yield objects
     if database.ok and objects.ok:
-        yield _run("database and objects", lambda: _together(settings))
+        yield _run("database and objects", lambda: _together(settings, new=new))
     yield _run("model", lambda: _model(settings, settings.model.where))
     if settings.model.shadow:
         yield _run("shadow", lambda: _model(settings, settings.model.find(settings.model.shadow)))
@@ -81,18 +84,28 @@ def _checks(settings: Settings) -> Iterator[Check]:
         yield Check(part="destinations", ok=True, found="none configured: reports are stored and not sent")
     for destination in settings.destinations:
         yield _run(f"destination {destination.name}", lambda d=destination: _destination(d, settings))  # type: ignore[misc]
-    if database.ok:
+    if database.ok and not new:
         yield _run("deliveries", lambda: _left_behind(settings))
 
 
-def _together(settings: Settings) -> str:
-    """Whether the object folder is that of the database."""
+def _together(settings: Settings, *, new: bool) -> str:
+    """Whether the object folder is that of the database. Neither is made here: it would be this user's."""
     from storage.identity import check
     from storage.objects import ObjectStore
     from storage.store import Store
 
+    folder = settings.storage.objects
+    is_empty = not folder.is_dir() or not any(folder.iterdir())
+    if new:
+        objects = None if is_empty else ObjectStore(folder)
+        if objects and (objects.owner() is not None or next(objects.digests(), None) is not None):
+            raise _Fault(f"the database is new, but {folder} is in use; check [storage] database and objects")
+        return "both are new"
     with Store.open(settings.storage.database) as store:
-        check(store, ObjectStore(settings.storage.objects))
+        if not is_empty:
+            check(store, ObjectStore(folder))
+        elif store.count_instances():
+            raise _Fault(f"the database names objects, but {folder} has none; check that its volume is mounted")
     return "belong together"
 
 
@@ -124,9 +137,27 @@ def _run(part: str, check: Callable[[], str]) -> Check:
 
     try:
         return Check(part=part, ok=True, found=check())
-    except (_Fault, PackageRefused, StorageError, OSError) as error:
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return Check(part=part, ok=False, found=f"{where}{error.strerror or error}")
+    except (_Fault, PackageRefused, StorageError) as error:
         hint = getattr(error, "hint", "")
         return Check(part=part, ok=False, found=f"{error}" + (f" ({hint})" if hint and hint not in str(error) else ""))
+
+
+def _is_new(url: str) -> bool:
+    """Whether the first `serve` makes this database, or what is in it."""
+    from storage import database
+    from storage.errors import SchemaOutdated
+
+    file = database.sqlite_file(url)
+    if file is not None and not file.exists():
+        return True
+    try:
+        database.check_revision(url)
+    except SchemaOutdated as error:
+        return not error.found
+    return False
 
 
 def _database(settings: Settings) -> str:
@@ -135,13 +166,21 @@ def _database(settings: Settings) -> str:
     url = settings.storage.database
     file = database.sqlite_file(url)
     if file is not None and not file.exists():
+        _nearest_folder(file, "storage.database")
         return f"{file} does not exist yet; the first `serve` makes it"
+    if file is not None and not (os.access(file, os.R_OK | os.W_OK) and os.access(file.parent, os.W_OK | os.X_OK)):
+        raise _Fault(f"{file} or its folder cannot be read and written by this user (storage.database)")
+    if _is_new(url):
+        return f"{hide_secrets(url)} is empty; the first `serve` makes its tables"
     database.check_revision(url)
     return f"{hide_secrets(url)}, schema current"
 
 
 def _objects(folder: Path, limits: Limits) -> str:
     if not folder.is_dir():
+        place = _nearest_folder(folder, "storage.objects")
+        if short := shortage(place, limits):
+            raise _Fault(f"{folder} does not exist yet, and there is no room for it: {short}")
         return f"{folder} does not exist yet; the first `serve` makes it"
     with tempfile.TemporaryFile(dir=folder):
         pass
@@ -149,6 +188,17 @@ def _objects(folder: Path, limits: Limits) -> str:
     if short := shortage(folder, limits):
         raise _Fault(f"{folder}: {short}, {free >> 20} MiB free")
     return f"{folder} is writable, {free >> 20} MiB free"
+
+
+def _nearest_folder(path: Path, key: str) -> Path:
+    """The folder under which `path`, which is not there, would be made; a fault where this user may not."""
+    place = next(place for place in (path, *path.parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise _Fault(f"{path} cannot be made: {place}: {error.strerror} ({key})") from None
+    return place
 
 
 def _model(settings: Settings, package: str) -> str:
@@ -196,6 +246,9 @@ def _dicom_port(settings: Settings) -> str:
         return f"{node.host}:{settings.tls.port} (TLS only) {free}"
     if _free(node.host, node.port):
         return f"{node.host}:{node.port} is free"
+    if not _would_admit_us(settings) and _is_our_web_port(settings.web):
+        # To ask it more would be a rejected association: an alarm in its audit, each time that doctor runs.
+        return f"{node.host}:{node.port} is in use, and the running service answers on its web port"
     peer = Peer(
         ae_title=node.ae_title,
         host=_reachable(node.host),
@@ -219,15 +272,35 @@ def _web_port(settings: Settings) -> str:
     web = settings.web
     if _free(web.host, web.port):
         return f"{web.host}:{web.port} is free"
+    if not _is_our_web_port(web):
+        raise _Fault(f"{web.host}:{web.port} is in use by something else (change web.port)")
+    return f"{web.host}:{web.port} is answered by the running service"
+
+
+def _is_our_web_port(web: Web) -> bool:
+    """Whether the running service answers there."""
     url = f"http://{_reachable(web.host)}:{web.port}/healthz"
     try:
         with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
-            ours = json.loads(answer.read(1000)) == {"status": "ok"}
-    except (OSError, ValueError):
-        ours = False
-    if not ours:
-        raise _Fault(f"{web.host}:{web.port} is in use by something else (change web.port)")
-    return f"{web.host}:{web.port} is answered by the running service"
+            return bool(json.loads(answer.read(1000)) == {"status": "ok"})
+    except (OSError, ValueError, HTTPException):  # or nobody there speaks HTTP
+        return False
+
+
+def _would_admit_us(settings: Settings) -> bool:
+    """Whether our own title, from the address that we call our own port from, is one of the sources."""
+    from pacs_node.dicom.sources import Sources, WrongCertificate
+
+    node = settings.node
+    try:
+        with socket.create_connection((_reachable(node.host), node.port), timeout=ANSWER_SECONDS) as line:
+            address = str(line.getsockname()[0])
+    except OSError as error:
+        raise _Fault(f"{node.host}:{node.port} is in use, but answers nobody: {error.strerror or error}") from None
+    try:
+        return Sources(settings.sources).admit(node.ae_title, address, None) is not None
+    except WrongCertificate:
+        return False
 
 
 def _watched_folder(folder: Path) -> str:

@@ -70,15 +70,22 @@ def status(ctx: click.Context, as_json: bool) -> None:
     )
     for entry in report["destinations"]:
         destinations.add_row(
-            entry["name"] if entry["configured"] else f"{entry['name']} (not configured)",
+            escape(entry["name"] if entry["configured"] else f"{entry['name']} (not configured)"),
             str(entry["pending"]),
             str(entry["delivered"]),
             _committed(entry),
             str(entry["failed"]),
             str(entry["cancelled"]),
-            entry["last_error"] or "",
+            escape(entry["last_error"] or ""),
         )
     console.print(destinations)
+    for entry in report["destinations"]:
+        if entry["next_question_at"]:
+            console.print(
+                f"{entry['name']}: {entry['commitments_awaited']} reports not committed to; asked about "
+                f"{entry['next_question_at'][:16]} UTC",
+                markup=False,
+            )
     asked = report["commitment_requests"]
     if asked["pending"] or asked["answered"] or asked["given_up"]:
         console.print(
@@ -92,13 +99,16 @@ def status(ctx: click.Context, as_json: bool) -> None:
             )
     gone = [entry["name"] for entry in report["destinations"] if not entry["configured"] and entry["pending"]]
     for name in gone:
-        console.print(f"nothing is sent to {name}: configure it, or `pulmolink deliver --to {name} --cancel`")
+        console.print(
+            f"nothing is sent to {name}: configure it, or `pulmolink deliver --to {name} --cancel`", markup=False
+        )
 
 
 def _status(node: Opened) -> dict[str, Any]:
     matches = node.store.count_matches()
     counts = node.store.count_deliveries()
     wanted = node.store.count_wanted()
+    questions = node.store.next_questions()
     configured = [destination.name for destination in node.settings.destinations]
     others = sorted({name for name, _ in counts} - set(configured))
     return {
@@ -113,7 +123,9 @@ def _status(node: Opened) -> dict[str, Any]:
         ],
         "queue_age_seconds": node.store.oldest_due(utc_now()),
         "destinations": [
-            _destination(node, name, counts, wanted.get(name, 0), name in configured) for name in (*configured, *others)
+            _destination(node, name, counts, wanted.get(name, 0), name in configured)
+            | {"next_question_at": iso(questions.get(name))}
+            for name in (*configured, *others)
         ],
         "commitment_requests": _requests(node),
         "notice": NOTICE,
@@ -210,17 +222,17 @@ def matches(
     for row in rows:
         table.add_row(
             str(row["match_id"]),
-            row["patient_id"],
+            escape(row["patient_id"]),
             row["state"],
             (row["radiograph_at"] or "")[:10],
             estimate_text(row),
-            (row["reason"] or "").partition(":")[0],
+            escape((row["reason"] or "").partition(":")[0]),
         )
     console = Console()
     console.print(table)
     models = sorted({row["model"] for row in rows if row["model"]})
     if models:
-        console.print(f"mmHg, model {', '.join(models)}")
+        console.print(f"mmHg, model {', '.join(models)}", markup=False)
 
 
 @click.command(epilog="Example: pulmolink held --disposition held")
@@ -283,7 +295,7 @@ def show(ctx: click.Context, match: str, as_json: bool) -> None:
         table.add_column(overflow="fold")
         for field, value in _flat(detail[section]):
             if value not in (None, "", [], ()):
-                table.add_row(field, str(value))
+                table.add_row(field, escape(str(value)))
         console.print(table)
     for section, columns in (
         ("reports", ("kind", "sop_instance_uid", "created_at")),
@@ -296,7 +308,8 @@ def show(ctx: click.Context, match: str, as_json: bool) -> None:
             table.add_column(column, overflow="fold")
         for entry in detail[section]:
             shown = entry | {"note": _note(entry)} if section == "deliveries" else entry
-            table.add_row(*(str(shown[column] if shown[column] is not None else "") for column in columns))
+            values = (str(shown[column] if shown[column] is not None else "") for column in columns)
+            table.add_row(*map(escape, values))
         console.print(table)
 
 

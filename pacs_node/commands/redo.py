@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from inference.package import locate, read_identity
@@ -87,7 +88,7 @@ def rerun(
     else:
         table = Table("match", "done", "what", title=f"rerun ({NOTICE})", title_justify="left")
         for answer in answers:
-            table.add_row(str(answer.match_id), "yes" if answer.done else "no", answer.what)
+            table.add_row(str(answer.match_id), "yes" if answer.done else "no", escape(answer.what))
         Console().print(table)
     done = sum(answer.done for answer in answers)
     unchanged = sum(answer.what == UNCHANGED for answer in answers)

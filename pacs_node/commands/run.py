@@ -62,17 +62,32 @@ def serve(ctx: click.Context) -> None:
     log.info("stopped")
 
 
-def _check(settings: Settings) -> None:
-    """Refuse settings that name a model or certificates that cannot be used; say what is about to end."""
+def refuse_unusable(settings: Settings) -> None:
+    """Pass if the models and certificates that are named can be used, as far as that is told without loading them.
+
+    Raises
+    ------
+    PackageRefused, TlsFault
+        One cannot.
+    """
     from inference.package import locate, read_identity
     from inference.signature import vouched_manifest
     from pacs_node.dicom import tls
 
-    package = locate(settings.model.where)
-    read_identity(package)
-    if settings.model.key is not None:
-        vouched_manifest(package, settings.model.key)
+    model = settings.model
+    for name in (model.package, *((model.shadow,) if model.shadow else ())):
+        package = locate(model.find(name))
+        read_identity(package)
+        if model.key is not None:
+            vouched_manifest(package, model.key)
     tls.check(settings.tls, settings.destinations, settings.sources)
+
+
+def _check(settings: Settings) -> None:
+    """As `refuse_unusable`; says what is about to end."""
+    from pacs_node.dicom import tls
+
+    refuse_unusable(settings)
     if settings.tls.certificate:
         own = tls.standing(settings.tls, utc_now())
         if own.warning:

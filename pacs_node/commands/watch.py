@@ -57,6 +57,6 @@ def watch(ctx: click.Context, supervised: bool, once: bool) -> None:
                 readable = True
             except OSError as error:
                 if readable:
-                    log.error("folder_unreadable", error=type(error).__name__)
+                    log.error("folder_unreadable", error=error.strerror or type(error).__name__)
                 readable = False
             stop.wait(rules.poll_seconds)

@@ -170,8 +170,8 @@ class DropFolder:
                 sidecar = sidecar.rename(claimed)
             self._put_away(path, sidecar, outcome)
         except (OSError, OpenerUnavailable) as error:
-            number = error.errno if isinstance(error, OSError) else None
-            log.error("file_left", error=type(error).__name__, code=errno.errorcode.get(number or 0, ""))
+            words = error.strerror if isinstance(error, OSError) else None
+            log.error("file_left", error=words or type(error).__name__)
             self._again_at[path] = now + self._rules.retry_seconds
             return False
         log.info("file_taken", to=outcome.place, reason=outcome.code, content=digest[:12])

@@ -380,6 +380,22 @@ class TestLists:
         monkeypatch.setenv("PULMOLINK_DESTINATIONS", "[{}]")
         assert terminal.run("config", "check").status == 2
 
+    @pytest.mark.parametrize("key", ["PACKAGE", "SHADOW"])
+    def test_config_check_refuses_a_model_that_serve_refuses(
+        self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, key: str
+    ) -> None:
+        """Its help recommends `config check && systemctl reload`."""
+        monkeypatch.setenv(f"PULMOLINK_MODEL_{key}", "nope")
+        for command in (["config", "check"], ["serve"]):
+            answer = terminal.run(*command)
+            assert answer.status == 1
+            assert "neither a model package's folder nor" in answer.err
+
+    def test_lists_show_brackets_as_they_are(self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+        entry = {"name": "[red]ward[/]", "ae_title": "A", "host": "h", "port": 1}
+        monkeypatch.setenv("PULMOLINK_DESTINATIONS", json.dumps([entry]))
+        assert "[red]ward[/]" in terminal.run("status").out
+
     def test_config_check_looks_at_what_sources_are_called_with(
         self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
     ) -> None:

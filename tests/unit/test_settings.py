@@ -141,6 +141,63 @@ class TestTheFile:
     def test_keys_that_contradict_each_other_are_refused(self, tmp_path: Path, content: str, why: str) -> None:
         assert why in refusal(write(tmp_path, content))
 
+    def test_a_contradiction_is_told_with_its_file_or_variable(self, tmp_path: Path) -> None:
+        file = write(tmp_path, "[tls]\nport = 2762\nclient_ca = 'a'\n")
+        assert refusal(file) == f"{file}: tls.certificate: required where tls.port is set"
+        variables = {"PULMOLINK_TLS_PORT": "2762", "PULMOLINK_TLS_CLIENT_CA": "a"}
+        assert refusal(**variables).startswith("PULMOLINK_TLS_")
+
+    @pytest.mark.parametrize(("section", "key"), [("sources", "accepts"), ("destinations", "sends")])
+    def test_a_wrong_entry_of_a_list_is_told_once(self, tmp_path: Path, section: str, key: str) -> None:
+        entry = f"[[{section}]]\nname = 'a'\nae_title = 'A'\nhost = 'h'\nport = 1\n{key} = ['ct']\n"
+        said = refusal(write(tmp_path, entry if section == "destinations" else entry.replace("name = 'a'\n", "")))
+        assert f"{section}.0.{key}.0: " in said
+        assert "at least 1 item" not in said
+        assert "at least 1 item" in refusal(write(tmp_path, entry.replace("'ct'", "")))
+
+    @pytest.mark.parametrize(
+        "host",
+        ["10.0.0.0/33", "10.0.0.5/99", "10.0.0.5:104", "10.0.0.*", "", " ", "10.0.0", "300.1.1.1", "-a", "a b", "a..b"],
+    )
+    def test_a_host_that_nobody_can_have_is_refused(self, tmp_path: Path, host: str) -> None:
+        """Such a source never matches, and nobody finds out why."""
+        entry = f"ae_title = 'A'\nhost = '{host}'\n"
+        assert "sources.0.host: '" in refusal(write(tmp_path, f"[[sources]]\n{entry}"))
+        said = refusal(write(tmp_path, f"[[sources]]\n{entry}"))
+        assert "an address (192.0.2.5), a range (192.0.2.0/24) nor a host name" in said
+        for section, more, key in (
+            ("[[destinations]]", f"name = 'a'\nport = 1\n{entry}", "destinations.0.host"),
+            ("[node]", f"host = '{host}'\n", "node.host"),
+            ("[web]", f"host = '{host}'\n", "web.host"),
+        ):
+            said = refusal(write(tmp_path, f"{section}\n{more}"))
+            assert f"{key}: '{host}' is neither an address (192.0.2.5) nor a host name" in said
+
+    def test_a_range_is_whom_a_source_may_be_and_nothing_to_call(self, tmp_path: Path) -> None:
+        destination = "[[destinations]]\nname = 'a'\nport = 1\nae_title = 'A'\nhost = '10.0.0.0/8'\n"
+        assert "destinations.0.host" in refusal(write(tmp_path, destination))
+        source = "[[sources]]\nae_title = 'A'\nhost = 'h'\ncommitment_host = '10.0.0.0/8'\n"
+        assert "sources.0.commitment_host" in refusal(write(tmp_path, source))
+        assert "write an IPv4 address" in refusal(PULMOLINK_SOURCES='[{"ae_title": "A", "host": "::ffff:10.0.0.1"}]')
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "10.0.0.5",
+            "10.0.0.0/8",
+            "10.0.0.5/24",
+            "10.0.0.0/255.0.0.0",
+            "::1",
+            "fd00::/8",
+            "ct1",
+            "cart_1.ward",
+            "k\u00f6ln.example.",
+        ],
+    )
+    def test_every_form_of_host_is_taken(self, tmp_path: Path, host: str) -> None:
+        entry = f"[[sources]]\nae_title = 'A'\nhost = '{host}'\n"
+        assert load(write(tmp_path, entry), {}).sources[0].host == host
+
     def test_tls_may_take_the_place_of_the_plain_port(self, tmp_path: Path) -> None:
         content = "[tls]\nport = 11112\nonly = true\ncertificate = 'c'\nclient_ca = 'a'\n"
         assert load(write(tmp_path, content), {}).tls.only
@@ -160,9 +217,11 @@ def single_keys() -> Iterator[tuple[str, str, Any]]:
 
 OTHER_VALUES: dict[str, str] = {
     "node.ae_title": "OTHER",
+    "node.host": "node.example",
     "node.site_timezone": "Europe/Berlin",
     "node.also_called": "OTHER",
     "storage.database": "postgresql://u:p@h/n",
+    "web.host": "0.0.0.0",
     "folder.pattern": r"(?P<patient_id>\d+)_(?P<acquired_at>\d{14})\.pdf",
     "folder.stored": "delete",
     "log.level": "error",
@@ -305,6 +364,11 @@ class TestTheExample:
         ]
         settings = load(write(tmp_path, "\n".join(lines)), {})
         assert (len(settings.sources), len(settings.destinations)) == (1, 1)
+
+    def test_says_of_bounds_of_one_receiver_that_they_are(self) -> None:
+        lines = {line.partition(" = ")[0]: line for line in example().splitlines()}
+        for key in ("associations", "connections", "connections_per_peer", "objects_per_second", "#objects_per_second"):
+            assert "each receiver" in lines[key]
 
     def test_comments_every_key(self) -> None:
         for line in example().splitlines():

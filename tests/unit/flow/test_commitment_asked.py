@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
+from click.testing import CliRunner
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, build_role, evt
 
+from pacs_node.cli import root
 from pacs_node.commands.doctor import _destination, _Fault
 from pacs_node.dicom.client import Unreachable
 from pacs_node.dicom.primitives import VERIFICATION, store_request
@@ -317,6 +319,7 @@ def test_an_archive_that_refuses_the_question_keeps_what_it_was_sent(node: Node,
         (waiting, _) = node.store.wanted_commitments(1)
         assert (waiting.attempts, waiting.last_error) == (1, "status 0x0110 to N-ACTION")
         assert states(node) == {DeliveryState.DELIVERED}
+        assert node.store.next_questions() == {"pacs": waiting.due_at}
         archive.action_status = 0
         node.clock.now += timedelta(seconds=601)
         deliver(node, archive)
@@ -381,6 +384,19 @@ def test_a_superseded_match_stays_superseded_when_its_reports_are_committed(node
     archive.call(archive.asked[0])
     assert node.store.match(match.match_id).state is MatchState.SUPERSEDED
     assert states(node) == {DeliveryState.COMMITTED}
+
+
+def test_status_says_when_an_archive_is_asked_again(node: Node, archive: Archive) -> None:
+    pair(node, 1)
+    report(node)
+    archive.action_status = 0x0110
+    with archive.listening():
+        deliver(node, archive)
+    storage = {"DATABASE": node.settings.storage.database, "OBJECTS": str(node.objects.root)}
+    variables = {f"PULMOLINK_STORAGE_{key}": value for key, value in storage.items()} | {"COLUMNS": "200"}
+    due_at = node.store.wanted_commitments(1)[0].due_at
+    printed = CliRunner().invoke(root, ["status"], env=variables).stdout
+    assert f"pacs: 2 reports not committed to; asked about {due_at:%Y-%m-%dT%H:%M} UTC" in printed
 
 
 def test_what_was_settled_long_ago_is_forgotten_and_what_is_awaited_is_not(node: Node, archive: Archive) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import json
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
+from structlog.testing import capture_logs
 
 from ecg_ingest.lead_images import LEADS, PIXELS_SHAPE, EcgSource, LeadImages, RenderStyle
 from pacs_node.flow.drop_folder import DropFolder
@@ -259,6 +261,19 @@ class TestAFile:
         assert cart.wait(30) == 0
         assert cart.wait(31) == 1
         assert cart.files() == [f"done/{NAME}"]
+
+    def test_that_cannot_be_read_is_told_in_words(
+        self, make_cart: Callable[..., Cart], pdf: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(*_: object) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        cart = make_cart()
+        cart.drop(NAME, pdf)
+        monkeypatch.setattr(cart.watched, "_store", fails)
+        with capture_logs() as said:
+            assert cart.settle() == 0
+        assert [(line["event"], line["error"]) for line in said] == [("file_left", "Input/output error")]
 
 
 class TestDone:

@@ -210,7 +210,7 @@ def test_a_backup_never_replaces_a_file(url: str, tmp_path: Path) -> None:
     with pytest.raises(BackupRefused):
         backup(url, target)
     assert target.read_text() == "precious"
-    with pytest.raises(BackupRefused):
+    with pytest.raises(BackupRefused, match="No such file or directory"):
         backup(url, tmp_path / "no such folder" / "copy.db")
     with pytest.raises(BackupRefused):
         backup(f"sqlite:///{tmp_path}/absent.db", tmp_path / "copy.db")

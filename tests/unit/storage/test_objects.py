@@ -19,8 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from storage.database import upgrade
 from storage.errors import ObjectDamaged, ObjectMissing, StorageFull, StorageUnavailable
 from storage.objects import ObjectStore
+from storage.turns import Turns
 
 HELLO = b"twelve leads"
 SHA256 = hashlib.sha256(HELLO).hexdigest()
@@ -232,6 +234,20 @@ def test_a_full_disk_is_refused_as_full_and_what_was_put_before_stays(tmp_path: 
         assert not objects.put(objects.get(kept.sha256)).created
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_folder_that_cannot_be_used_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageUnavailable, match=r"objects: Not a directory$"):
+        ObjectStore(tmp_path / "file" / "objects")
+
+
+def test_a_lock_file_and_a_database_that_cannot_be_made_are_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageUnavailable, match=r"cannot be opened: Not a directory$"):
+        Turns(tmp_path / "file" / "rows.db", 1.0)
+    with pytest.raises(StorageUnavailable, match=r"cannot be made: (Not a directory|File exists)$"):
+        upgrade(f"sqlite:///{tmp_path}/file/rows.db")
 
 
 KILLED = """
