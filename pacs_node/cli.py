@@ -38,6 +38,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "db": ("database", "Upgrade, verify and back up the database."),
 }
 
+SUPERVISED = "--supervised"
+"""Given by `serve` to the processes it starts: their standard error is a log, read by programs."""
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_IN_PART = 3
@@ -101,5 +104,10 @@ def main() -> None:
         from pacs_node.commands.errors import explain
 
         sentence, status = explain(error)
-        click.echo(f"pulmolink: {sentence}", err=True)
+        if SUPERVISED in sys.argv:
+            from pacs_node.log import say_ended
+
+            say_ended(sentence, status)
+        else:
+            click.echo(f"pulmolink: {sentence}", err=True)
         sys.exit(status)

@@ -56,17 +56,25 @@ def configure(settings: Log) -> None:
     threading.excepthook = _thread_ended
 
 
+def say_ended(reason: str, exit_status: int) -> None:
+    """Write why this process ends, as one event of the log; of one that ended before it had settings, too."""
+    if not structlog.is_configured():
+        configure(Log())
+    structlog.get_logger().error("process_failed", reason=reason, exit_status=exit_status)
+
+
 class _Wordless(logging.Handler):
     """Writes that a library logged something, and not what."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[0] if record.exc_info else None
+        kind = record.exc_info[0] if record.exc_info else None
+        error = {"error": kind.__name__} if kind else {}
         structlog.get_logger().log(
             max(record.levelno, logging.WARNING),
             "library_message",
             logger=record.name,
             at=f"{record.module}:{record.lineno}",
-            error=error.__name__ if error else "",
+            **error,
         )
 
 

@@ -18,6 +18,8 @@ NEEDS_RESTART = (
     "node.receivers",
     "tls.port",
     "tls.only",
+    "web.host",
+    "web.port",
     "storage.database",
     "storage.objects",
     "model.shadow",

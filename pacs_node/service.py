@@ -8,6 +8,7 @@ runs. The supervisor holds that input open: when it dies, however it dies, its c
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from pathlib import Path
 import structlog
 
 from pacs_node import reload
+from pacs_node.cli import SUPERVISED
 from pacs_node.settings import Settings
 
 log = structlog.get_logger()
@@ -212,7 +214,7 @@ class Supervisor:
 
     def _command(self, name: str) -> list[str]:
         config = ["--config", str(self._config)] if self._config else []
-        return [sys.executable, "-m", "pacs_node", *config, name, "--supervised"]
+        return [sys.executable, "-m", "pacs_node", *config, name, SUPERVISED]
 
 
 def wait_for_port(host: str, port: int) -> None:
@@ -221,7 +223,7 @@ def wait_for_port(host: str, port: int) -> None:
     Raises
     ------
     OSError
-        Somebody else still holds it after `PORT_WAIT_SECONDS`, or it is not ours.
+        Somebody else still holds it after `PORT_WAIT_SECONDS`; or, at once, no wait would help: it is not ours.
     """
     deadline = time.monotonic() + PORT_WAIT_SECONDS
     while True:
@@ -229,8 +231,8 @@ def wait_for_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
-            except OSError:
-                if time.monotonic() > deadline:
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                     raise
             else:
                 return

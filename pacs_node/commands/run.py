@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import click
 import structlog
 
 from pacs_node import reload
+from pacs_node.cli import SUPERVISED
 from pacs_node.commands.context import open_store, opened, settings_of
 from pacs_node.log import configure
 from pacs_node.service import Supervisor, hangup_event, stop_event, utc_now, wait_for_port
@@ -23,7 +25,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-supervised_option = click.option("--supervised", is_flag=True, help="Stop when standard input closes (set by `serve`).")
+
+class NotServing(Exception):
+    """The web port's server ended although nobody stopped it."""
+
+
+supervised_option = click.option(SUPERVISED, is_flag=True, help="Stop when standard input closes (set by `serve`).")
 
 
 @click.command(epilog="Example: pulmolink --config /etc/pulmolink.toml serve")
@@ -140,7 +147,8 @@ def receive(ctx: click.Context, supervised: bool) -> None:
         # What was imported stays; looking through it again and again costs a twentieth of what receiving does.
         gc.freeze()
         gc.set_threshold(10_000)
-        log.info("listening", ae_title=settings.node.ae_title, port=settings.node.port, tls_port=settings.tls.port)
+        plain_port = 0 if settings.tls.only else settings.node.port
+        log.info("listening", ae_title=settings.node.ae_title, port=plain_port, tls_port=settings.tls.port)
         while not stop.wait(0.5):
             if hangup.is_set():
                 hangup.clear()
@@ -233,21 +241,32 @@ def web(ctx: click.Context, supervised: bool) -> None:
     with opened(ctx, service=True, create=True, supervised=supervised) as node:
         settings = node.settings
         stop = stop_event(supervised=supervised)
+        listener = _web_listener(settings.web.host, settings.web.port)
         server = uvicorn.Server(
             uvicorn.Config(
                 application(node.store, settings, utc_now),
-                host=settings.web.host,
-                port=settings.web.port,
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=int(settings.limits.drain_seconds),
             )
         )
-        thread = threading.Thread(target=server.run, name="uvicorn")
+        thread = threading.Thread(target=server.run, args=([listener],), name="uvicorn")
         thread.start()
         while thread.is_alive() and not stop.wait(0.2):
             pass
         server.should_exit = True
         thread.join()
         if not stop.is_set():
-            raise SettingsError([f"web.host, web.port: cannot listen on {settings.web.host}:{settings.web.port}"])
+            raise NotServing("the web port is served no more; see the log")
+
+
+def _web_listener(host: str, port: int) -> socket.socket:
+    """A socket bound for uvicorn, which itself would say of a taken port only that something is wrong."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError([f"web.host, web.port: cannot listen on {host}:{port}: {error.strerror}"]) from None
+    return listener

@@ -172,21 +172,25 @@ class Association:
                 self._agreed = agreed
                 self._converse(agreed)
         except PeerGone:
-            self._ended("peer_gone", "the peer closed or lost the connection")
+            if self._wire.drained():  # a peer that reads nothing: cut by `StorageServer.stop`
+                self._ended("stopping", wire.DRAINED)
+            else:
+                self._ended("peer_gone", "the peer closed or lost the connection")
         except TooSlow as slow:
             self._abort(0, "too_slow", slow.limit)
         except ProtocolError as wrong:
             calling = wrong.calling_ae if isinstance(wrong, Undecodable) else ""
             self._abort(wrong.reason, "protocol_error", wrong.why, calling)
-        except Stopping:
-            self._abort(0, "stopping", "the server stops")
+        except Stopping as stopping:
+            self._abort(0, "stopping", stopping.why)
         finally:
             if self._reception is not None:
                 self._reception.discard()
             self._miss_reports()
 
     def _establish(self, deadline: float) -> Accepted | None:
-        pdu = self._wire.next_pdu(("limits.association_seconds", deadline), self._limits.pdu_seconds, deadline)
+        latest = ("limits.association_seconds", deadline)
+        pdu = self._wire.next_pdu(latest, self._limits.pdu_seconds, latest)
         if pdu.kind == wire.ABORT:
             return None
         if pdu.kind != wire.ASSOCIATE_RQ:

@@ -161,7 +161,9 @@ class Audit:
         self._count(Outcome.CUT, reason)
 
     def reconfigured(self, keys: list[str]) -> None:
-        """Who may speak, or how, was changed: the settings that differ."""
+        """Who may speak, or how, was changed: the settings that differ. None: nothing was, and nothing is said."""
+        if not keys:
+            return
         log.info("audit", **_SECURITY_CONFIGURATION, outcome=_SUCCESS, action="settings_changed", keys=keys)
 
     def flush(self) -> None:

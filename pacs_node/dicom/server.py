@@ -123,6 +123,7 @@ class StorageServer:
         self._guard = threading.Lock()
         self._connections: list[_Connection] = []
         self._stopping = threading.Event()
+        self._drained = threading.Event()
 
     def start(self) -> None:
         """Listen in the background.
@@ -160,7 +161,7 @@ class StorageServer:
         self._settings = settings
 
     def stop(self, drain_seconds: float) -> None:
-        """Stop accepting, let messages under way end for at most `drain_seconds`, then cut the rest.
+        """Stop accepting, let messages under way end for at most `drain_seconds`, then abort the rest.
 
         An association between two messages is aborted at once: its peer keeps what it has not sent. Connections that
         the kernel holds for us are taken and rejected as temporary, so that their peers try again.
@@ -171,15 +172,13 @@ class StorageServer:
         self._wake.close()
         self._acceptor.join()
         self._acceptor = None
-        deadline = time.monotonic() + drain_seconds
-        for connection in self._open():
-            if connection.thread is not None:
-                connection.thread.join(timeout=max(0.0, deadline - time.monotonic()))
-        for connection in self._open():
+        self._wait(drain_seconds)
+        self._drained.set()
+        self._wait(wire.TICK_SECONDS + wire.LINGER_SECONDS)
+        for connection in self._open():  # whose peer reads nothing
             with self._guard:
                 connection.cut()
-            if connection.thread is not None:
-                connection.thread.join(timeout=wire.LINGER_SECONDS)
+        self._wait(wire.TICK_SECONDS)
         self._audit.stop(self._settings.node.ae_title)
 
     @property
@@ -191,6 +190,13 @@ class StorageServer:
         """Open connections, and how many of them are established associations."""
         connections = self._open()
         return len(connections), sum(connection.established for connection in connections)
+
+    def _wait(self, seconds: float) -> None:
+        """Give open connections so much time, all together, to end."""
+        deadline = time.monotonic() + seconds
+        for connection in self._open():
+            if connection.thread is not None:
+                connection.thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
     def _open(self) -> list[_Connection]:
         with self._guard:
@@ -289,7 +295,7 @@ class StorageServer:
             certificate = None
             if force.tls is not None and connection.secure:
                 certificate = self._secure(connection, force.tls, deadline)
-            line = Wire(connection.socket, force.lengths, self._stopping.is_set)
+            line = Wire(connection.socket, force.lengths, self._stopping.is_set, self._drained.is_set)
             line.prepare()
             association = Association(
                 line,
@@ -301,7 +307,7 @@ class StorageServer:
             )
             association.serve(deadline)
             if association.cut:
-                self._audit.cut(Reason.STOPPING if self._stopping.is_set() else Reason(association.cut))
+                self._audit.cut(Reason(association.cut))
         except _NotSecured:
             pass
         except Exception as error:  # noqa: BLE001 - outermost loop of a connection: one peer never harms the others

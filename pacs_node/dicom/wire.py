@@ -59,7 +59,24 @@ INVALID_PARAMETER = 6
 
 
 class Stopping(Exception):
-    """The server stops and nothing is under way on this connection."""
+    """The server stops. `why`: nothing is under way on this connection, or what is took too long."""
+
+    def __init__(self, why: str = "the server stops") -> None:
+        super().__init__(why)
+        self.why = why
+
+
+DRAINED = "the server stops, and this was not done within limits.drain_seconds"
+
+LIMIT_OF = {
+    ASSOCIATE_RQ: "limits.association_bytes",
+    ASSOCIATE_AC: "limits.association_bytes",
+    P_DATA: "limits.pdu_bytes",
+}
+"""The setting behind the longest body of a PDU type; of the others the standard fixes the length."""
+HTTP_METHODS = frozenset({b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"CONN", b"OPTI", b"TRAC", b"PATC", b"PRI "})
+TLS_HANDSHAKE = b"\x16\x03"
+"""Record type and major version at the beginning of TLS (RFC 8446 5.1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +98,21 @@ class Wire:
         The longest body of each PDU type that may come. Other types are a `ProtocolError`.
     stopping
         Asked at each tick while nothing has arrived of the next PDU.
+    drained
+        Asked whenever something was to arrive: whether what is under way has no more time.
     """
 
-    def __init__(self, connection: socket.socket, lengths: Mapping[int, int], stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        lengths: Mapping[int, int],
+        stopping: Callable[[], bool],
+        drained: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._socket = connection
         self._lengths = lengths
         self._stopping = stopping
+        self.drained = drained
         self._view = memoryview(bytearray(max(lengths.values()) + HEADER.size + 65536))
         self._start = 0  # first byte not handed out
         self._end = 0  # end of what was received
@@ -106,7 +132,7 @@ class Wire:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", SEND_SECONDS, 0))
 
-    def next_pdu(self, idle: tuple[str, float], pdu_seconds: float, latest: float = math.inf) -> Pdu:
+    def next_pdu(self, idle: tuple[str, float], pdu_seconds: float, latest: tuple[str, float] = ("", math.inf)) -> Pdu:
         """The next PDU.
 
         Parameters
@@ -116,7 +142,7 @@ class Wire:
         pdu_seconds
             From then to its last byte (`limits.pdu_seconds`).
         latest
-            `time.monotonic()` by which its last byte must be here in any case.
+            Name of the limit and `time.monotonic()` by which its last byte must be here in any case.
 
         Raises
         ------
@@ -126,23 +152,25 @@ class Wire:
             if self._end == self._start:
                 self._start = self._end = 0
                 self._receive(idle[0], idle[1], idle=True)
-            deadline = min(time.monotonic() + pdu_seconds, latest)
+            limit, deadline = _sooner(pdu_seconds, latest)
             while self._end - self._start < HEADER.size:
-                self._receive("limits.pdu_seconds", deadline)
+                self._receive(limit, deadline)
         else:
-            deadline = 0.0
+            limit, deadline = "", 0.0
         kind, length = HEADER.unpack_from(self._view, self._start)
         longest = self._lengths.get(kind)
         if longest is None:
-            raise ProtocolError(UNRECOGNIZED_PDU, f"PDU type 0x{kind:02X}")
+            raise ProtocolError(UNRECOGNIZED_PDU, self._foreign(kind))
         if length > longest:
-            raise ProtocolError(INVALID_PARAMETER, f"PDU of type {kind} longer than {longest} bytes")
+            bound = f" ({LIMIT_OF[kind]})" if kind in LIMIT_OF else ""
+            raise ProtocolError(INVALID_PARAMETER, f"PDU of type {kind} longer than {longest} bytes{bound}")
         whole = HEADER.size + length
         if self._end - self._start < whole:
             self._make_room(whole)
-            deadline = deadline or min(time.monotonic() + pdu_seconds, latest)
+            if not limit:
+                limit, deadline = _sooner(pdu_seconds, latest)
             while self._end - self._start < whole:
-                self._receive("limits.pdu_seconds", deadline)
+                self._receive(limit, deadline)
         body = self._view[self._start + HEADER.size : self._start + whole]
         self._start += whole
         return Pdu(kind=kind, body=body)
@@ -196,6 +224,16 @@ class Wire:
         with contextlib.suppress(OSError):
             self._socket.close()
 
+    def _foreign(self, kind: int) -> str:
+        """What a PDU of unknown type is: in practice a sender that speaks something else on this port."""
+        begins = bytes(self._view[self._start : self._start + 4])
+        where = "within TLS" if isinstance(self._socket, ssl.SSLSocket) else "on the plain port"
+        if begins[:2] == TLS_HANDSHAKE:
+            return f"TLS {where}"
+        if begins in HTTP_METHODS:
+            return f"HTTP {where}"
+        return f"PDU type 0x{kind:02X}"
+
     def _make_room(self, whole: int) -> None:
         """Move what was not handed out to the front if `whole` bytes would not fit behind it."""
         if self._start + whole > len(self._view):
@@ -214,6 +252,8 @@ class Wire:
                 count = -1
             except OSError:
                 raise PeerGone from None
+            if self.drained():
+                raise Stopping(DRAINED)
             if count == 0:
                 raise PeerGone
             if count > 0:
@@ -225,3 +265,9 @@ class Wire:
                 return
             if idle and not self.patient and self._stopping():
                 raise Stopping
+
+
+def _sooner(pdu_seconds: float, latest: tuple[str, float]) -> tuple[str, float]:
+    """Until when a PDU that begins now must be whole, and the limit that says so."""
+    by = time.monotonic() + pdu_seconds
+    return ("limits.pdu_seconds", by) if by < latest[1] else latest

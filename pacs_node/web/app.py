@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pacs_node.flow.room import shortage
 from pacs_node.settings import Settings
 from pacs_node.web.metrics import CertificateCollector, StoreCollector
 from storage.errors import StorageError
@@ -36,7 +37,7 @@ def application(store: Store, settings: Settings, clock: Callable[[], datetime])
         """Objects can be received and rows written; says which part is not ready."""
         parts = {
             "database": _database(store),
-            "objects": _writable(settings),
+            "objects": _storable(settings),
             "receiver": _listening(settings),
         }
         ready = all(state == "ok" for state in parts.values())
@@ -62,8 +63,11 @@ def _database(store: Store) -> str:
     return "ok"
 
 
-def _writable(settings: Settings) -> str:
-    return "ok" if os.access(settings.storage.objects, os.W_OK | os.X_OK) else "folder not writable"
+def _storable(settings: Settings) -> str:
+    """Asked as the receiver asks before it takes an association that would store."""
+    if not os.access(settings.storage.objects, os.W_OK | os.X_OK):
+        return "folder not writable"
+    return shortage(settings.storage.objects, settings.limits) or "ok"
 
 
 def _listening(settings: Settings) -> str:

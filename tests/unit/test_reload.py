@@ -33,6 +33,18 @@ def test_what_needs_a_restart_exists_and_keeps_its_value(name: str) -> None:
     assert keep(old, other) == old
 
 
+def test_every_address_and_port_that_is_listened_on_waits_for_a_restart() -> None:
+    """A taken port would end a part of the service that was well, and start it again and again."""
+    listened_on = {
+        f"{section}.{key}"
+        for section in ("node", "tls", "web")
+        for key in ("host", "port")
+        if key in type(getattr(settings(), section)).model_fields
+    }
+    assert listened_on == {"node.host", "node.port", "tls.port", "web.host", "web.port"}
+    assert listened_on <= set(NEEDS_RESTART)
+
+
 class TestReading:
     @pytest.fixture(autouse=True)
     def as_json(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import subprocess
 import sys
@@ -40,6 +42,19 @@ def test_a_log_that_cannot_be_written_raises_nothing(error: Exception, monkeypat
     log.configure(Log())
     monkeypatch.setattr(sys, "stderr", BrokenStream(error))
     structlog.get_logger().error("lost")
+
+
+def test_what_a_library_says_names_an_error_only_where_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure(Log())
+    logging.getLogger("library").error("of patient 1234")
+    try:
+        raise ValueError("1234")
+    except ValueError:
+        logging.getLogger("library").exception("of patient 1234")
+    plain, failed = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert "error" not in plain
+    assert failed["error"] == "ValueError"
+    assert "1234" not in f"{plain} {failed}"
 
 
 def test_a_fault_at_one_connection_costs_that_one(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -286,6 +286,13 @@ class TestAudit:
         audit.flush()
         assert kept == {("cut", "too_slow"): 2}
 
+    def test_a_reload_that_changed_nothing_is_no_change_of_security(self, capsys: pytest.CaptureFixture[str]) -> None:
+        audit = Audit(lambda _counts: None)
+        audit.reconfigured([])
+        assert self.events(capsys) == ""
+        audit.reconfigured(["sources"])
+        assert "settings_changed" in self.events(capsys)
+
     def test_every_word_fits_its_column(self) -> None:
         assert max(len(reason) for reason in Reason) <= 32
         assert max(len(outcome) for outcome in Outcome) <= 16

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from pacs_node.dicom.stack import quiet
 from pacs_node.flow.receive import Incoming, Receiver
-from pacs_node.settings import Settings, Tls
+from pacs_node.settings import Limits, Settings, Tls
 from pacs_node.web.app import application
 from storage.database import upgrade
 from storage.objects import ObjectStore
@@ -125,6 +125,14 @@ def test_readyz_names_the_folder_that_is_gone(store: Store, node_settings: Setti
     (tmp_path / "objects").rename(tmp_path / "elsewhere")
     answer = client(store, node_settings).get("/readyz")
     assert (answer.status_code, answer.json()["parts"]["objects"]) == (503, "folder not writable")
+
+
+def test_readyz_names_the_bound_that_keeps_objects_from_being_stored(store: Store, node_settings: Settings) -> None:
+    """Every association that would store is rejected meanwhile."""
+    settings = node_settings.model_copy(update={"limits": Limits(free_disk_bytes=2**62)})
+    answer = client(store, settings).get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["parts"]["objects"] == "disk nearly full (limits.free_disk_bytes)"
 
 
 def test_readyz_names_the_database_that_fails_and_healthz_goes_on(
