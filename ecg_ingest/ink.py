@@ -18,6 +18,8 @@ _HIGH, _LOW = 0.5, 0.3  # of the ink's darkness: surely ink; ink where it touche
 _INK_SHARE = 0.006  # of a sheet's pixels that are its darkest lines
 _GRID_SHARE, _GRID_OF_INK = 0.93, 0.9
 """What 93 of 100 pixels are at most is grid: its lines cover a fifth of a sheet and more, ink a few per cent."""
+_BAR_WIDE_MM, _BAR_FILLS = 0.45, 0.9
+_BAR_MM = 8.0  # upright and straight: taller than letters, and than a trace climbs within one column of pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,25 @@ def turned_ink(ink: Ink, quarter_turns: int) -> Ink:
     return Ink(
         darkness=np.ascontiguousarray(np.rot90(ink.darkness, -quarter_turns)),
         mask=np.ascontiguousarray(np.rot90(ink.mask, -quarter_turns)),
+        level=ink.level,
+        grid_level=ink.grid_level,
+    )
+
+
+def without_bars(ink: Ink, pixels_per_mm: float) -> Ink:
+    """The same ink without upright bars, which separate columns and run into the names beside them."""
+    tall = np.ones((max(3, round(_BAR_MM * pixels_per_mm)), 1), np.uint8)
+    upright = cv2.morphologyEx(ink.mask.astype(np.uint8), cv2.MORPH_OPEN, tall)
+    _, numbers, stats, _ = cv2.connectedComponentsWithStats(upright, connectivity=8)
+    wide = stats[:, cv2.CC_STAT_WIDTH]
+    filled = stats[:, cv2.CC_STAT_AREA] >= _BAR_FILLS * wide * stats[:, cv2.CC_STAT_HEIGHT]
+    filled &= wide >= _BAR_WIDE_MM * pixels_per_mm  # a steep trace has such a run in a column or two, not across a bar
+    filled[0] = False
+    bars = filled[numbers].astype(np.uint8)
+    kept = cv2.dilate(bars, np.ones((3, 3), np.uint8)) == 0  # a bar's blurred rim with it
+    return Ink(
+        darkness=np.where(kept, ink.darkness, np.float32(0.0)),
+        mask=ink.mask & kept,
         level=ink.level,
         grid_level=ink.grid_level,
     )

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from ecg_ingest.glyphs import shapes
-from ecg_ingest.ink import Ink
+from ecg_ingest.ink import Ink, without_bars
 from ecg_ingest.lead_images import EcgRefused, RefusalReason
 from ecg_ingest.paper_scale import STANDARD_MM_PER_SECOND
 from ecg_ingest.printed_labels import TELLING_NAMES, PrintedLabel, look_again, page_fonts
@@ -62,7 +62,7 @@ def place_labels(
     EcgRefused
         LABELS_INSUFFICIENT, LABELS_CONTRADICT, LAYOUT_AMBIGUOUS or NON_STANDARD_SCALE.
     """
-    fits = fit_layouts(labels, pixels_per_mm)
+    fits = [fit for fit in fit_layouts(labels, pixels_per_mm) if _on_sheet(fit, ink, pixels_per_mm)]
 
     def promise(fit: LayoutFit) -> float:
         return fit.score + _USUAL_SPEED * (_seconds(fit, pixels_per_mm, column_seconds, tolerance) is not None)
@@ -93,6 +93,18 @@ def place_labels(
             "scan the sheet so that every label can be read",
         )
     return proved[0]
+
+
+def _on_sheet(fit: LayoutFit, ink: Ink, pixels_per_mm: float) -> bool:
+    """Whether every name's place lies on the picture: where the sheet ends, no lead can be."""
+    beyond = _REACH_MM * pixels_per_mm
+    height, width = ink.mask.shape
+    return bool(
+        fit.across.min() > -beyond
+        and fit.down.min() > -beyond
+        and fit.across.max() < width + beyond
+        and fit.down.max() < height + beyond
+    )
 
 
 def _beyond_doubt(proved: Placement, other: LayoutFit) -> bool:
@@ -142,7 +154,8 @@ def _looked_again(  # noqa: PLR0912
     found = {cell: label for cell, label in fit.found.items() if label.lead != "I"}
     if not found:
         raise _too_few(0)
-    fonts = page_fonts(list(found.values()), ink, _FONTS)
+    legible = without_bars(ink, pixels_per_mm)
+    fonts = page_fonts(list(found.values()), legible, _FONTS)
     height = float(np.median([label.height for label in found.values()]))
     read = set(found)
     boxes: list[tuple[int, int, _Box]] = []
@@ -168,7 +181,7 @@ def _looked_again(  # noqa: PLR0912
                 continue
             if (row, column) in found:
                 continue
-            look = look_again(ink, (fit.across[row, column], fit.down[row, column]), reach, height, fonts)
+            look = look_again(legible, (fit.across[row, column], fit.down[row, column]), reach, height, fonts)
             if look is None:
                 if out_of_place:
                     raise _contradiction(out_of_place[0].lead)

@@ -42,6 +42,7 @@ _MOST_PLACES = 250
 _HIDDEN, _HIDDEN_MARGIN = 0.7, 0.05
 _A_LIKENESS, _A_COST = 0.45, 1.0
 _GRAIN = 0.04
+_AROUND = 6.0  # of a label's height: what a second look and the letter before a V need about a place
 
 TELLING_NAMES = tuple(name for name in NAMES if name not in ("I", "II", "III"))
 """Names that no stroke of a trace, tick or grid line looks like. I, II and III are proved by their signals."""
@@ -400,7 +401,11 @@ def look_again(
     fonts : sequence of str
         From `page_fonts`.
     """
-    dark = np.minimum(ink.darkness / max(ink.level, 1e-3), 1.0)
+    x0 = max(0, round(centre[0] - reach[0] - _AROUND * height))
+    y0 = max(0, round(centre[1] - reach[1] - _AROUND * height))
+    x1, y1 = round(centre[0] + reach[0] + _AROUND * height), round(centre[1] + reach[1] + _AROUND * height)
+    dark = np.minimum(ink.darkness[y0 : max(y0, y1), x0 : max(x0, x1)] / max(ink.level, 1e-3), 1.0)
+    middle = centre[0] - x0, centre[1] - y0
     likeness: dict[str, float] = {}
     at: dict[str, tuple[float, float]] = {}
     for word in shapes().words:
@@ -410,10 +415,10 @@ def look_again(
             tall = max(5, round(height * factor))
             wide = max(2, round(tall * word.aspect))
             shape = np.pad(cv2.resize(word.picture, (wide, tall), interpolation=cv2.INTER_AREA), 2)
-            left = round(centre[0] - reach[0] - shape.shape[1] / 2)
-            top = round(centre[1] - reach[1] - shape.shape[0] / 2)
-            right = round(centre[0] + reach[0] + shape.shape[1] / 2)
-            bottom = round(centre[1] + reach[1] + shape.shape[0] / 2)
+            left = round(middle[0] - reach[0] - shape.shape[1] / 2)
+            top = round(middle[1] - reach[1] - shape.shape[0] / 2)
+            right = round(middle[0] + reach[0] + shape.shape[1] / 2)
+            bottom = round(middle[1] + reach[1] + shape.shape[0] / 2)
             left, top = max(0, left), max(0, top)
             window = dark[top:bottom, left:right]
             if window.shape[0] < shape.shape[0] or window.shape[1] < shape.shape[1]:
@@ -425,7 +430,7 @@ def look_again(
                 score -= _a_before(dark, left + x + 2, top + y + 2 + tall, tall, word.font)
             if score > likeness.get(word.name, -1.0):
                 likeness[word.name] = float(score)
-                at[word.name] = (left + x + shape.shape[1] / 2.0, top + y + shape.shape[0] / 2.0)
+                at[word.name] = (x0 + left + x + shape.shape[1] / 2.0, y0 + top + y + shape.shape[0] / 2.0)
     return Look(likeness=likeness, centre=at) if len(likeness) > 1 else None
 
 

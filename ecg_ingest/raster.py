@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ecg_ingest.flatten import Flat, Paper, lay_flat, read_paper, turned
 from ecg_ingest.glyphs import shapes
-from ecg_ingest.ink import Ink, find_ink, turned_ink
+from ecg_ingest.ink import Ink, find_ink, turned_ink, without_bars
 from ecg_ingest.lead_images import LEADS, EcgRefused, LeadBox, QualityFinding, RefusalReason
 from ecg_ingest.paper_grid import GridScale
 from ecg_ingest.paper_scale import PULSE_SECONDS, STANDARD_MM_PER_MILLIVOLT, STANDARD_MM_PER_SECOND
@@ -93,9 +93,21 @@ class _Views:
         """The labels on it that stand free."""
         if (number, quarter_turns) not in self._labels:
             flat, ink = self.level(number)
-            found = find_printed_labels(turned_ink(ink, quarter_turns), flat.pixels_per_mm)
-            self._labels[number, quarter_turns] = found
+            self._labels[number, quarter_turns] = _free_labels(turned_ink(ink, quarter_turns), flat.pixels_per_mm)
         return self._labels[number, quarter_turns]
+
+
+def _free_labels(ink: Ink, pixels_per_mm: float) -> list[PrintedLabel]:
+    """The labels that stand free but for columns' bars; what a bar leaves of itself may look like a I."""
+    legible = without_bars(ink, pixels_per_mm)
+    bars = ink.mask & ~legible.mask
+
+    def beside_bar(label: PrintedLabel) -> bool:
+        top, left = max(0, round(label.top) - 2), max(0, round(label.left) - 2)
+        return bool(bars[top : round(label.bottom) + 2, left : round(label.right) + 2].any())
+
+    found = find_printed_labels(legible, pixels_per_mm)
+    return [label for label in found if label.lead in TELLING_NAMES or not beside_bar(label)]
 
 
 def _likely(scales: Sequence[GridScale]) -> list[GridScale]:
@@ -243,7 +255,7 @@ def _placed(view: _View, free: list[PrintedLabel], *, search: bool) -> tuple[lis
         few = sum(label.lead in TELLING_NAMES for label in free) < _UPRIGHT
         if not search or refusal.reason not in (_PERHAPS_HIDDEN if few else _TOO_FEW_FREE):
             raise
-    hidden = find_hidden_labels(ink, pixels_per_mm, free)
+    hidden = find_hidden_labels(without_bars(ink, pixels_per_mm), pixels_per_mm, free)
     labels = [*free, *(label for label in hidden if not any(_over(label, other) for other in free))]
     return labels, place_labels(labels, ink, pixels_per_mm, _COLUMN_SECONDS, _COLUMN_TOLERANCE)
 

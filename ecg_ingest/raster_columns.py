@@ -180,7 +180,7 @@ def find_columns(
     """
     count = len(label_lefts)
     jumps = _jumps(lines, across, down)
-    begins, ends = _extents(lines, pulses, across)
+    begins, ends = _extents(lines, pulses, across, down)
     first = label_lefts[0]
     trials = np.arange(first - _SEARCH_BEFORE_MM * across, first + _SEARCH_AFTER_MM * across)
     best, best_score = 0.0, -np.inf
@@ -220,7 +220,7 @@ def _start_score(place: float, places: Sequence[float], across: float) -> float:
 
 
 def _extents(
-    lines: Sequence[Line], pulses: Sequence[Sequence[PrintedPulse]], across: float
+    lines: Sequence[Line], pulses: Sequence[Sequence[PrintedPulse]], across: float, down: float
 ) -> tuple[list[float], list[float]]:
     """Where each row's heart begins and ends: without its pulses."""
     begins, ends = [], []
@@ -237,9 +237,22 @@ def _extents(
                 right = min(right, pulse.left - _tail(line, pulse.left, across, -1))
         if not own:
             left, right = _without_pieces(known, across)
+            left += _cut_pulse(line, round(left), across, down)
         begins.append(left)
         ends.append(right)
     return begins, ends
+
+
+def _cut_pulse(line: Line, left: int, across: float, down: float) -> float:
+    """How far a pulse reaches into the picture that its edge cuts: a level top, and then a fall in one column."""
+    reach = slice(left, left + round(_PULSE_WIDTH_MM[0] * across) + 1)
+    top, bottom = line.top[reach], line.bottom[reach]
+    falls = np.flatnonzero(bottom - top > _PULSE_HEIGHT_MM[0] * down)
+    if left > 1 or falls.size == 0 or falls[0] < 3:
+        return 0.0
+    fall = int(falls[0])
+    level = np.isfinite(top[:fall]).all() and float(np.ptp(top[: fall + 1])) < 2.0 * _PULSE_FLAT_MM * down
+    return float(fall + 1) if level else 0.0
 
 
 def _without_pieces(known: NDArray[np.intp], across: float) -> tuple[float, float]:

@@ -42,9 +42,10 @@ def band_costs(
     upright: NDArray[np.bool_],
     rows: Sequence[NDArray[np.float64]],
     bands: Sequence[tuple[int, int]],
+    wanted: Sequence[int],
     pixels_per_mm: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What each pixel of each row's band costs to pass and to climb, both [width, rows, height of the tallest band].
+    """What each pixel of the wanted rows' bands costs to pass and to climb, both [width, wanted, tallest band].
 
     Parameters
     ----------
@@ -54,18 +55,21 @@ def band_costs(
         Each row's usual height in each column.
     bands : sequence of (int, int)
         From `row_bands`.
+    wanted : sequence of int
+        Numbers of the rows: all of a tall sheet's at once take hundreds of megabytes.
     pixels_per_mm : float
         Of the ink.
     """
     width = upright.shape[0]
-    tallest = max(bottom - top for top, bottom in bands)
+    tallest = max(bands[number][1] - bands[number][0] for number in wanted)
     inked = np.cumsum(upright, axis=1, dtype=np.int32)
-    costs = np.full((width, len(rows), tallest), _OUTSIDE_COST, dtype=np.float32)
-    climbs = np.empty((width, len(rows), tallest), dtype=np.float32)
+    costs = np.full((width, len(wanted), tallest), _OUTSIDE_COST, dtype=np.float32)
+    climbs = np.empty((width, len(wanted), tallest), dtype=np.float32)
     climbs[:] = _CLIMB_OFF_INK * np.arange(tallest, dtype=np.float32)
     pitch, near = _pitch(rows), _OTHERS_MM * pixels_per_mm
     farthest = _farthest(rows, pixels_per_mm)
-    for number, (top, bottom) in enumerate(bands):
+    for layer, number in enumerate(wanted):
+        top, bottom = bands[number]
         tall = bottom - top
         steps = np.zeros((width, tall + 1), dtype=np.float32)
         for other, heights in enumerate(rows):
@@ -86,8 +90,8 @@ def band_costs(
         if pitch > 0.0:
             astray = np.abs(np.arange(top, bottom) - np.median(rows[number])) / pitch - ASTRAY_PITCHES
             cost += (_ASTRAY_COST * np.maximum(astray, 0.0)).astype(np.float32)
-        costs[:, number, :tall] = cost
-        climbs[:, number, :tall] -= np.float32(_CLIMB_OFF_INK - _CLIMB_ON_INK) * inked[:, top:bottom]
+        costs[:, layer, :tall] = cost
+        climbs[:, layer, :tall] -= np.float32(_CLIMB_OFF_INK - _CLIMB_ON_INK) * inked[:, top:bottom]
     return costs, climbs
 
 

@@ -31,6 +31,7 @@ _STROKE_LEAST = 0.9  # of the thickness, from the line's middle at its highest t
 _BASE_MM = 8.0  # over which the level line around a stroke is taken
 _FAR_PITCHES, _FAR_MM = 0.75, 12.0  # from every row: ink that is no trace
 _PEN_STEPS = 7  # places across a pen
+_ROWS_AT_ONCE = 3  # that are followed: memory grows with each
 _TALL_RUN = 1.9  # of the line's thickness: a stroke, not a level line
 
 
@@ -213,7 +214,10 @@ def follow(rows: list[Row], mask: NDArray[np.bool_], darkness: NDArray[np.float3
     mask = _near_rows(mask, filled, pixels_per_mm)
     upright = np.ascontiguousarray(mask.T)
     bands = row_bands(filled, height, pixels_per_mm)
-    paths, _ = cheapest_paths(*band_costs(upright, filled, bands, pixels_per_mm))
+    paths: list[NDArray[np.int64]] = []
+    for first in range(0, len(rows), _ROWS_AT_ONCE):
+        some = range(first, min(first + _ROWS_AT_ONCE, len(rows)))
+        paths.extend(cheapest_paths(*band_costs(upright, filled, bands, some, pixels_per_mm))[0])
     runs = []
     for number, (top, _) in enumerate(bands):
         path = np.clip(paths[number] + top, 0, height - 1)
@@ -294,11 +298,10 @@ def _divide(upper: _Run, lower: _Run, pixels_per_mm: float) -> None:
 def _near_rows(mask: NDArray[np.bool_], rows: list[NDArray[np.float64]], pixels_per_mm: float) -> NDArray[np.bool_]:
     """The ink without what lies far from every row: headers and footers, which a line would climb to over a gap."""
     count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    levels = np.stack(rows)
-    pitch = float(np.median(np.diff(np.median(levels, axis=1)))) if len(rows) > 1 else 0.0
+    # Rows' usual heights: beside its end a row's rough way may itself have climbed to the header.
+    at = np.median(np.stack(rows), axis=1)[:, None]
+    pitch = float(np.median(np.diff(at[:, 0]))) if len(rows) > 1 else 0.0
     far = max(_FAR_PITCHES * pitch, _FAR_MM * pixels_per_mm)
-    centre = np.clip(stats[:, 0] + stats[:, 2] // 2, 0, mask.shape[1] - 1)
-    at = levels[:, centre]  # [rows, components]
     top, bottom = stats[:, 1][None, :], (stats[:, 1] + stats[:, 3])[None, :]
     away = np.maximum(np.maximum(at - bottom, top - at), 0).min(axis=0)
     keep = away <= far

@@ -5,13 +5,19 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from ecg_ingest import LEADS, EcgSource, LeadImages, RenderStyle, read
+from ecg_ingest.cheapest_path import cheapest_paths
+from ecg_ingest.glyphs import shapes
+from ecg_ingest.ink import Ink, without_bars
 from ecg_ingest.paper_grid import grid_scales, tint, without_ink
+from ecg_ingest.printed_labels import find_printed_labels
 from ecg_ingest.raster_columns import find_columns
+from ecg_ingest.row_bands import band_costs, row_bands
 from ecg_ingest.trace import Line
 from ecg_ingest.unbend import find_bend
 from tests.benchmarks.ecg_adversarial import Case, cases, outcome
@@ -124,6 +130,33 @@ def test_a_flat_grid_needs_no_map() -> None:
     bend = find_bend(without_ink(pattern, sheet.rgb), 0.0, grid_scales(pattern)[0])
     assert bend is not None
     assert bend.is_flat
+
+
+def test_a_name_that_a_column_s_bar_strikes_is_read_without_the_bar() -> None:
+    darkness = np.zeros((240, 400), dtype=np.float32)
+    word = shapes().by_name["aVR", "_a______.pfb+0"]
+    wide = round(28 * word.aspect)
+    darkness[100:128, 102 : 102 + wide] = cv2.resize(word.picture, (wide, 28), interpolation=cv2.INTER_AREA)
+    darkness[40:130, 100:104] = 1.0  # through the a's left side
+    ink = Ink(darkness=darkness, mask=darkness > 0.4, level=1.0, grid_level=0.0)
+    assert "aVR" not in [label.lead for label in find_printed_labels(ink, 8.0)]
+    assert [label.lead for label in find_printed_labels(without_bars(ink, 8.0), 8.0)] == ["aVR"]
+
+
+def test_rows_are_followed_alike_one_at_a_time_and_all_at_once() -> None:
+    mask = np.zeros((300, 400), dtype=np.bool_)
+    columns = np.arange(400)
+    levels = [60.0, 110.0, 160.0, 210.0, 260.0]
+    for level in levels:
+        heights = np.rint(level + 30.0 * np.exp(-(((columns % 100) - 50) ** 2) / 30.0)).astype(int)
+        mask[heights, columns] = mask[heights + 1, columns] = True
+    rows = [np.full(400, level) for level in levels]
+    bands = row_bands(rows, 300, 5.0)
+    upright = np.ascontiguousarray(mask.T)
+    together, _ = cheapest_paths(*band_costs(upright, rows, bands, range(5), 5.0))
+    for number in range(5):
+        alone, _ = cheapest_paths(*band_costs(upright, rows, bands, [number], 5.0))
+        np.testing.assert_array_equal(alone[0], together[number])
 
 
 def test_a_sheet_without_a_pulse_says_that_its_gain_is_assumed() -> None:
