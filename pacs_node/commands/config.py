@@ -29,7 +29,7 @@ def check(ctx: click.Context) -> None:
     from pacs_node.dicom import tls
 
     settings = settings_of(ctx)
-    refuse_unusable(settings)
+    refuse_unusable(settings, shadow=True)
     if settings.tls.certificate:
         click.echo(tls.standing(settings.tls, utc_now()).sentence)
     click.echo("no mistakes found")

@@ -69,8 +69,13 @@ def serve(ctx: click.Context) -> None:
     log.info("stopped")
 
 
-def refuse_unusable(settings: Settings) -> None:
+def refuse_unusable(settings: Settings, *, shadow: bool) -> None:
     """Pass if the models and certificates that are named can be used, as far as that is told without loading them.
+
+    Parameters
+    ----------
+    shadow
+        Whether to look at model.shadow too; a service runs on without its shadow.
 
     Raises
     ------
@@ -82,7 +87,7 @@ def refuse_unusable(settings: Settings) -> None:
     from pacs_node.dicom import tls
 
     model = settings.model
-    for name in (model.package, *((model.shadow,) if model.shadow else ())):
+    for name in (model.package, *((model.shadow,) if shadow and model.shadow else ())):
         package = locate(model.find(name))
         read_identity(package)
         if model.key is not None:
@@ -91,10 +96,10 @@ def refuse_unusable(settings: Settings) -> None:
 
 
 def _check(settings: Settings) -> None:
-    """As `refuse_unusable`; says what is about to end."""
+    """As `refuse_unusable` of what is served; says what is about to end."""
     from pacs_node.dicom import tls
 
-    refuse_unusable(settings)
+    refuse_unusable(settings, shadow=False)
     if settings.tls.certificate:
         own = tls.standing(settings.tls, utc_now())
         if own.warning:
