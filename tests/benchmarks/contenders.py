@@ -29,6 +29,7 @@ from inference.architecture import VIT_BASE, VIT_LARGE, VIT_SMALL, Architecture
 from inference.calibration import Calibration, fit_reference
 from inference.devices import multiplies_fast
 from inference.engine import Engine, lead_tensor, tensors_of
+from inference.explanation import Typical
 from inference.lowering import lower
 from inference.manifest import EcgPreprocessing, Manifest, PackageKind
 from inference.network import FusedNetwork
@@ -37,6 +38,7 @@ from inference.phantoms import Scenario, make_patient
 from inference.predictor import Predictor
 from inference.radiograph import Radiograph, RadiographPreprocessing, patches, read_radiograph
 from inference.recipe import Precision
+from inference.view import View
 
 MODELS = {"dinov2-large": VIT_LARGE, "dinov2-base": VIT_BASE, "dinov2-small": VIT_SMALL}
 Answer = NDArray[np.float32]  # mmHg [9]
@@ -103,6 +105,13 @@ def _write(folder: Path, network: FusedNetwork) -> None:
     def usual(size: int) -> NDArray[np.float32]:
         return rng.standard_normal((60, size)).astype(np.float32)
 
+    calibration = Calibration(
+        residuals_mmhg=np.linspace(-9.0, 9.0, 41, dtype=np.float32),
+        chest=fit_reference(usual(1024), usual(1024)),
+        ecg=fit_reference(usual(128), usual(128)),
+    )
+    typical = Typical(picture=rng.integers(0, 256, (128, 128), dtype=np.uint8), lead_images=_leads())
+    view = View(average=typical.picture, limit=0.5)
     write_package(
         folder,
         Manifest(
@@ -120,11 +129,7 @@ def _write(folder: Path, network: FusedNetwork) -> None:
             metrics={},
         ),
         weights=weights,
-        calibration=Calibration(
-            residuals_mmhg=np.linspace(-9.0, 9.0, 41, dtype=np.float32),
-            chest=fit_reference(usual(1024), usual(1024)),
-            ecg=fit_reference(usual(128), usual(128)),
-        ).to_tensors(),
+        calibration={**calibration.to_tensors(), **typical.to_tensors(), **view.to_tensors()},
         golden=(
             GoldenCase(
                 name="phantom",
