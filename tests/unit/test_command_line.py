@@ -380,13 +380,16 @@ class TestLists:
         monkeypatch.setenv("PULMOLINK_DESTINATIONS", "[{}]")
         assert terminal.run("config", "check").status == 2
 
-    @pytest.mark.parametrize("key", ["PACKAGE", "SHADOW"])
+    # A service runs on without its shadow: that is tests/integration/test_shadow_service.py.
+    @pytest.mark.parametrize(
+        ("key", "commands"), [("PACKAGE", [["config", "check"], ["serve"]]), ("SHADOW", [["config", "check"]])]
+    )
     def test_config_check_refuses_a_model_that_serve_refuses(
-        self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, key: str
+        self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, key: str, commands: list[list[str]]
     ) -> None:
         """Its help recommends `config check && systemctl reload`."""
         monkeypatch.setenv(f"PULMOLINK_MODEL_{key}", "nope")
-        for command in (["config", "check"], ["serve"]):
+        for command in commands:
             answer = terminal.run(*command)
             assert answer.status == 1
             assert "neither a model package's folder nor" in answer.err
