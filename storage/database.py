@@ -231,6 +231,9 @@ def _translate_postgresql(origin: BaseException | None) -> StorageError:
         return StorageFull("write", "the database")
     if code == "53300":
         return StorageBusy("the server has no connection left (max_connections)")
+    if origin is not None and str(origin) == "network error":
+        # pg8000's words where the server hangs up, sometimes before its refusal for want of a connection was read.
+        return StorageBusy("the server ended the connection")
     if code in {"40001", "40P01", "55P03"}:
         return StorageBusy(f"SQLSTATE {code}")
     return StorageUnavailable(

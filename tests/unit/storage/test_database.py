@@ -20,13 +20,15 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
+from sqlalchemy.exc import InterfaceError
 
 from storage import safekeeping
-from storage.database import MIGRATIONS, check_revision, open_engine, parse_url, upgrade
+from storage.database import MIGRATIONS, check_revision, open_engine, parse_url, translated, upgrade
 from storage.errors import (
     BackupRefused,
     SchemaOutdated,
     SchemaTooNew,
+    StorageBusy,
     StorageError,
     StorageFull,
     StorageUnavailable,
@@ -319,3 +321,9 @@ def _count_in_child(store: Store, answers: object) -> None:
         answers.put("counted")  # type: ignore[attr-defined]
     except StorageUnavailable as error:
         answers.put(str(error))  # type: ignore[attr-defined]
+
+
+def test_a_server_that_hangs_up_is_busy_and_no_lost_cause() -> None:
+    """Where no connection is free, pg8000 may lose the server's words and keep only their end."""
+    with pytest.raises(StorageBusy, match="ended the connection"), translated():
+        raise InterfaceError("", None, Exception("network error"))
