@@ -99,7 +99,9 @@ def _of_files(ctx: click.Context, files: tuple[Path, ...]) -> tuple[bytes, bytes
     click.ClickException
         If a file is too large, or the two name different patients.
     """
-    from pacs_node.flow.classify import classify, text
+    from pacs_node.flow.classify import classify
+    from pacs_node.flow.pairing import contradictions, same_key
+    from pacs_node.flow.receive import person
     from pacs_node.labelled import header_of
     from storage.records import Disposition, Kind
 
@@ -109,7 +111,9 @@ def _of_files(ctx: click.Context, files: tuple[Path, ...]) -> tuple[bytes, bytes
             raise click.ClickException(f"{file} has more than limits.object_bytes = {limit} bytes")
     radiograph, ecg = (file.read_bytes() for file in files)
     headers = [header for data in (radiograph, ecg) if (header := header_of(data)) is not None]
-    if len({text(header, "PatientID") for header in headers} - {""}) > 1:
+    people = [person(header, settings_of(ctx).pairing.default_issuer) for header in headers]
+    named = all(who.patient_id for who in people)
+    if len(people) > 1 and (contradictions(*people) or (named and not same_key(*people))):
         raise click.ClickException("the radiograph and the ECG name different patients")
     if (header := header_of(radiograph)) is not None:
         found = classify(header)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import dcmread
 
 from ecg_ingest.lead_images import LEADS
 from inference.phantoms import PhantomPatient, Scenario, make_patient
@@ -53,6 +54,14 @@ def files(tmp_path: Path, patient: PhantomPatient) -> tuple[str, str]:
     for item in patient.objects:
         (folder / item.name).write_bytes(item.part10)
     return str(folder / "radiograph.dcm"), str(folder / "ecg.dcm")
+
+
+def _make_one_person(files: tuple[str, str]) -> None:
+    """Give the ECG the radiograph's person."""
+    radiograph, ecg = (dcmread(file) for file in files)
+    for keyword in ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"):
+        setattr(ecg, keyword, radiograph.get(keyword, ""))
+    ecg.save_as(files[1])
 
 
 def test_two_files_are_explained_by_a_picture_and_by_numbers_that_hang_together(
@@ -111,6 +120,7 @@ def test_a_film_that_is_no_frontal_chest_is_said_to_be_none(
     run: Run, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path(files[0]).write_bytes(make_wrong_film(WrongFilm.LATERAL, 1, 77))
+    _make_one_person(files)
     assert run("model", "explain", *files, "--json") == 0
     codes = {finding["code"] for finding in json.loads(capsys.readouterr().out)["findings"]}
     assert {"not_frontal_chest", "out_of_distribution"} <= codes
@@ -124,10 +134,23 @@ def test_files_of_two_patients_are_refused(
     assert "different patients" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("keyword", "value"), [("IssuerOfPatientID", "ELSEWHERE"), ("PatientBirthDate", "19000101")])
+def test_one_id_of_two_people_is_not_explained(
+    run: Run, files: tuple[str, str], keyword: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in pairing: an ID counts with its issuer, and a birth date that contradicts shows two people."""
+    dataset = dcmread(files[1])
+    setattr(dataset, keyword, value)
+    dataset.save_as(files[1])
+    assert run("model", "explain", *files) == 1
+    assert "different patients" in capsys.readouterr().err
+
+
 def test_an_ap_film_is_explained_with_a_word_that_the_service_would_not_take_it(
     run: Run, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path(files[0]).write_bytes(make_patient(1, 77, Scenario.AP_VIEW).objects[0].part10)
+    _make_one_person(files)
     assert run("model", "explain", *files, "--json") == 0
     assert "view_ap" in capsys.readouterr().err
 
