@@ -118,29 +118,23 @@ class Audit:
     ) -> None:
         """An association was answered with A-ASSOCIATE-RJ."""
         self._count(Outcome.REJECTED, reason)
-        log.warning(
-            "audit",
-            **_NODE_AUTHENTICATION,
-            outcome=_MINOR_FAILURE,
-            action="association_rejected",
-            reason=why,
-            peer=peer,
-            calling_ae=clean(calling_ae),
-            called_ae=clean(called_ae),
-            certificate=certificate,
-        )
+        self._failed("association_rejected", why, peer, (calling_ae, called_ae), certificate)
 
     def undecodable(self, why: str, *, peer: str, calling_ae: str, called_ae: str, certificate: str) -> None:
         """An association request could not be read to its end. Counted as `cut`, which its abort is."""
+        self._failed("association_aborted", why, peer, (calling_ae, called_ae), certificate)
+
+    def _failed(self, action: str, why: str, peer: str, titles: tuple[str, str], certificate: str) -> None:
+        """`titles` are the calling and the called one, as the peer wrote them."""
         log.warning(
             "audit",
             **_NODE_AUTHENTICATION,
             outcome=_MINOR_FAILURE,
-            action="association_aborted",
+            action=action,
             reason=why,
             peer=peer,
-            calling_ae=clean(calling_ae),
-            called_ae=clean(called_ae),
+            calling_ae=clean(titles[0]),
+            called_ae=clean(titles[1]),
             certificate=certificate,
         )
 
