@@ -151,9 +151,10 @@ def make_package(run: Path, out: Path | None, **chosen: Any) -> None:
 def lower(ctx: click.Context, package: str, precision: str, device: str, out: Path) -> None:
     """Make of PACKAGE one whose chest encoder multiplies in fewer bits, and faster.
 
-    bf16 is for CPUs and GPUs, fp16 for GPUs, int8 for a ViT on a CPU; bf16 takes about half the time of fp32 and int8
-    a third, on processors with instructions for it. Refused where the golden cases then stray from fp32 by more than 0.1 mmHg on average or 0.5 at most, and where this
-    machine would have to emulate it. The new package has a version and a digest of its own.
+    bf16 is for CPUs and GPUs, fp16 for GPUs, int8 for a ViT on a CPU; on a CPU with instructions for them bf16 takes
+    about half the time of fp32 and int8 a third. Refused where the golden cases then stray from fp32 by more than
+    0.1 mmHg on average or 0.5 at most, and where this machine would have to emulate it. The new package has a version
+    and a digest of its own.
 
     \b
     Example:
