@@ -71,8 +71,15 @@ def test_the_benchmark_pauses_and_replaces_a_reader_that_dies(tmp_path: Path) ->
     (scans / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     pause.touch()
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.ecg", "--groups", "real", "--processes", "1"]
-        + ["--pause", str(pause), "--out", str(out)],
+        [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.ecg",
+            "--groups=real",
+            "--processes=1",
+            f"--pause={pause}",
+            f"--out={out}",
+        ],
         cwd=_ROOT,
         env={**os.environ, "PULMOLINK_SAMPLES": str(tmp_path / "samples"), "PYTHONPATH": str(_ROOT)},
         stdout=subprocess.DEVNULL,
