@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ecg_ingest.folds import without_folds
 from ecg_ingest.paper_grid import brightest_channel
+from ecg_ingest.pen_marks import pen_marks
 
 _PAPER_MM = 3.0  # nothing printed on a sheet is wider
 _HIGH, _LOW = 0.5, 0.3  # of the ink's darkness: surely ink; ink where it touches what surely is
@@ -36,14 +38,17 @@ def find_ink(rgb: NDArray[np.uint8], pixels_per_mm: float) -> Ink:
     """Separate the lines from paper and grid.
 
     The brightest channel hides a coloured grid; what is left of a grey one is lighter than the trace. A
-    pixel is ink if it is dark enough, or fairly dark beside one that is.
+    pixel is ink if it is dark enough, or fairly dark beside one that is, and neither a fold's shadow nor a
+    pen's mark of another colour.
     """
-    darkness = _darkness(brightest_channel(rgb), pixels_per_mm)
+    shaded = _darkness(brightest_channel(rgb), pixels_per_mm)
+    darkness = without_folds(shaded, float(np.quantile(shaded[::2, ::2], 1.0 - _INK_SHARE)), pixels_per_mm)
     grid_level, level = np.quantile(darkness[::2, ::2], (_GRID_SHARE, 1.0 - _INK_SHARE)).tolist()
     grid_level = min(grid_level, _GRID_OF_INK * level)
     high = max(_HIGH * level, grid_level + 0.4 * (level - grid_level))
     low = max(_LOW * level, grid_level + 0.2 * (level - grid_level))
     mask = _hysteresis(darkness, low, high)
+    mask &= ~pen_marks(rgb, darkness, mask, high)
     return Ink(darkness=darkness, mask=mask, level=level, grid_level=grid_level)
 
 

@@ -1,0 +1,164 @@
+"""Take the folds of a sheet out of its darkness: long straight shadows, wider and paler than any line printed on it.
+
+Pure: arrays in, arrays out. Where a trace crosses a fold, both are dark; without this the fold becomes ink there.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_LEAN_DEGREES, _LEAN_STEP = 14.0, 0.35  # of a fold against the sheet's edge
+_COARSE_PIXELS_PER_MM = 1.0
+_PALER = 0.75  # than lines are: what is darker counts as no more than this in the search
+_MOST_FOLDS = 4  # one way
+_CANDIDATES = 6
+_STANDS_OUT = 0.02  # of the coarse mean, over its surroundings
+_SURROUNDINGS_MM = 13
+_REACH_MM = 3.0  # to either side of a fold's middle
+_EDGE_MM = 2.0  # beyond it there is paper again
+_SHARE = 0.3  # of a fold's length that may be paler than its profile says
+_LEAST_DARKNESS = 0.05
+_LEAST_WIDTH_MM = 0.7  # at half its darkness; the pens of recorders are thinner
+_LEAST_COVERED, _COVERED_DARKNESS = 0.8, 0.4  # of the sheet's height; of the profile's darkness
+
+
+def without_folds(darkness: NDArray[np.float32], level: float, pixels_per_mm: float) -> NDArray[np.float32]:
+    """The darkness without that of folds, whichever way they run.
+
+    Parameters
+    ----------
+    darkness : float32 array [height, width]
+        0 paper to 1 black. Returned itself where there is no fold.
+    level : float
+        The darkness of lines.
+    pixels_per_mm : float
+        Of the array.
+    """
+    cleared = _without_upright(darkness, level, pixels_per_mm)
+    lying = np.ascontiguousarray(cleared.T)
+    upright = _without_upright(lying, level, pixels_per_mm)
+    return cleared if upright is lying else np.ascontiguousarray(upright.T)
+
+
+def _without_upright(darkness: NDArray[np.float32], level: float, pixels_per_mm: float) -> NDArray[np.float32]:
+    cleared = darkness
+    for _ in range(_MOST_FOLDS):
+        fold = _darkest_fold(cleared, level, pixels_per_mm)
+        if fold is None:
+            break
+        if cleared is darkness:
+            cleared = darkness.copy()
+        _take_out(cleared, *fold, pixels_per_mm)
+    return cleared
+
+
+def _darkest_fold(
+    darkness: NDArray[np.float32], level: float, pixels_per_mm: float
+) -> tuple[float, float, NDArray[np.float64]] | None:
+    """Where a fold crosses the middle of the height, how it leans (pixels a pixel), and its profile."""
+    best: tuple[float, float, NDArray[np.float64]] | None = None
+    for at, lean in _candidates(darkness, level, pixels_per_mm):
+        for _ in range(2):
+            at, lean = _refined(darkness, at, lean, pixels_per_mm)
+        profile = _profile(darkness, at, lean, level, pixels_per_mm)
+        if profile is not None and (best is None or profile.max() > best[2].max()):
+            best = at, lean, profile
+    return best
+
+
+def _candidates(darkness: NDArray[np.float32], level: float, pixels_per_mm: float) -> list[tuple[float, float]]:
+    """The straight ways from top to bottom that are darkest on average against what is beside them."""
+    factor = _COARSE_PIXELS_PER_MM / pixels_per_mm
+    height, width = darkness.shape
+    size = max(8, round(width * factor)), max(8, round(height * factor))
+    coarse = cv2.resize(np.minimum(darkness, np.float32(_PALER * level)), size, interpolation=cv2.INTER_AREA)
+    leans = np.tan(np.deg2rad(np.arange(-_LEAN_DEGREES, _LEAN_DEGREES + _LEAN_STEP / 2, _LEAN_STEP)))
+    middle = (size[1] - 1) / 2.0
+    sums = np.empty((leans.size, size[0]), dtype=np.float32)
+    for number, lean in enumerate(leans.tolist()):
+        shear = np.array([[1.0, lean, -lean * middle], [0.0, 1.0, 0.0]])
+        straight = cv2.warpAffine(coarse, shear, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        sums[number] = straight.mean(axis=0)
+    window = min(round(_SURROUNDINGS_MM * _COARSE_PIXELS_PER_MM) | 1, (size[0] - 1) | 1)
+    padded = np.pad(sums, ((0, 0), (window // 2, window // 2)), mode="edge")
+    beside = np.median(np.lib.stride_tricks.sliding_window_view(padded, window, axis=1), axis=2)
+    excess = sums - beside[:, : size[0]]
+    found: list[tuple[float, float]] = []
+    for _ in range(_CANDIDATES):
+        number, column = np.unravel_index(int(np.argmax(excess)), excess.shape)
+        if excess[number, column] < _STANDS_OUT:
+            break
+        found.append(((float(column) + 0.5) / factor - 0.5, float(leans[number])))
+        excess[:, max(0, int(column) - 4) : int(column) + 5] = 0.0
+    return found
+
+
+def _along(darkness: NDArray[np.float32], at: float, lean: float, reach: int) -> NDArray[np.float32]:
+    """What lies beside a straight way from top to bottom, [height, 2 * reach + 1]; NaN off the picture."""
+    height, width = darkness.shape
+    rows = np.arange(height)
+    centre = at + lean * (rows - (height - 1) / 2.0)
+    columns = centre[:, None] + np.arange(-reach, reach + 1)[None, :]
+    nearest = np.rint(columns).astype(np.int64)
+    inside = (nearest >= 0) & (nearest < width)
+    values: NDArray[np.float32] = darkness[rows[:, None], np.clip(nearest, 0, width - 1)].copy()
+    values[~inside] = np.nan
+    return values
+
+
+def _refined(darkness: NDArray[np.float32], at: float, lean: float, pixels_per_mm: float) -> tuple[float, float]:
+    """The same way moved to the middle of its shadow in the upper and in the lower half."""
+    reach = round(_REACH_MM * pixels_per_mm)
+    beside = _along(darkness, at, lean, reach)
+    half = beside.shape[0] // 2
+    offsets = []
+    for part in (beside[:half], beside[half:]):
+        known = part[np.isfinite(part).all(axis=1)]
+        if known.shape[0] < 8:
+            return at, lean
+        profile = np.quantile(known, _SHARE, axis=0)
+        weight = np.maximum(profile - 0.5 * (profile.max() + float(np.median(profile))), 0.0)
+        if weight.sum() <= 0.0:
+            return at, lean
+        offsets.append(float(weight @ np.arange(-reach, reach + 1)) / float(weight.sum()))
+    return at + (offsets[0] + offsets[1]) / 2.0, lean + (offsets[1] - offsets[0]) / (darkness.shape[0] / 2.0)
+
+
+def _profile(
+    darkness: NDArray[np.float32], at: float, lean: float, level: float, pixels_per_mm: float
+) -> NDArray[np.float64] | None:
+    """How dark a fold is across, a value a pixel; None where it is none: a line, a column of strokes, a grid's line."""
+    reach = round(_REACH_MM * pixels_per_mm)
+    beside = _along(darkness, at, lean, reach)
+    known = beside[np.isfinite(beside).all(axis=1)]
+    if known.shape[0] < 0.6 * beside.shape[0]:
+        return None
+    profile = np.quantile(known, _SHARE, axis=0).astype(np.float64)
+    away = np.abs(np.arange(-reach, reach + 1)) / pixels_per_mm
+    profile = np.maximum(profile - np.quantile(profile[away >= _EDGE_MM], 0.75), 0.0)
+    profile[away >= _EDGE_MM] = 0.0
+    darkest = float(profile.max())
+    wide = float(np.count_nonzero(profile > 0.5 * darkest)) / pixels_per_mm
+    if not _LEAST_DARKNESS < darkest < _PALER * level or wide < _LEAST_WIDTH_MM:
+        return None
+    inner = known[:, profile > 0.5 * darkest].mean(axis=1)
+    covered = float(np.mean(inner > _COVERED_DARKNESS * darkest))
+    return profile if covered >= _LEAST_COVERED else None
+
+
+def _take_out(
+    darkness: NDArray[np.float32], at: float, lean: float, profile: NDArray[np.float64], pixels_per_mm: float
+) -> None:
+    """Paper under a shadow is as light as beside it, and ink as dark."""
+    height, width = darkness.shape
+    reach = (profile.size - 1) // 2
+    rows = np.arange(height)
+    centre = at + lean * (rows - (height - 1) / 2.0)
+    columns = np.rint(centre).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)[None, :]
+    shade = np.interp((columns - centre[:, None]).ravel(), np.arange(-reach, reach + 1), profile).reshape(columns.shape)
+    inside = (columns >= 0) & (columns < width)
+    at_rows = np.broadcast_to(rows[:, None], columns.shape)[inside]
+    lit = (darkness[at_rows, columns[inside]] - shade[inside]) / (1.0 - shade[inside])
+    darkness[at_rows, columns[inside]] = np.maximum(lit, 0.0).astype(np.float32)
