@@ -21,7 +21,8 @@ _EDGE_MM = 2.0  # beyond it there is paper again
 _SHARE = 0.3  # of a fold's length that may be paler than its profile says
 _LEAST_DARKNESS = 0.05
 _LEAST_WIDTH_MM = 0.7  # at half its darkness; the pens of recorders are thinner
-_LEAST_COVERED, _COVERED_DARKNESS = 0.8, 0.4  # of the sheet's height; of the profile's darkness
+_LEAST_LENGTH = 0.55  # of the picture's height
+_LEAST_COVERED, _COVERED_DARKNESS, _UNCOVERED_COST = 0.88, 0.4, 3.0  # of its length; of the profile's darkness
 
 
 def without_folds(darkness: NDArray[np.float32], level: float, pixels_per_mm: float) -> NDArray[np.float32]:
@@ -133,19 +134,28 @@ def _profile(
     reach = round(_REACH_MM * pixels_per_mm)
     beside = _along(darkness, at, lean, reach)
     known = beside[np.isfinite(beside).all(axis=1)]
-    if known.shape[0] < 0.6 * beside.shape[0]:
+    if known.shape[0] < _LEAST_LENGTH * beside.shape[0]:
         return None
-    profile = np.quantile(known, _SHARE, axis=0).astype(np.float64)
     away = np.abs(np.arange(-reach, reach + 1)) / pixels_per_mm
-    profile = np.maximum(profile - np.quantile(profile[away >= _EDGE_MM], 0.75), 0.0)
-    profile[away >= _EDGE_MM] = 0.0
+    profile = _across(known, 0.5, away)
+    inner = known[:, profile >= 0.5 * profile.max()].mean(axis=1) > _COVERED_DARKNESS * profile.max()
+    total = np.concatenate(([0.0], np.cumsum(np.where(inner, 1.0, -_UNCOVERED_COST))))
+    end = int(np.argmax(total - np.minimum.accumulate(total)))  # paper: the picture may reach beyond it
+    start = int(np.argmin(total[: end + 1]))
+    if end - start < _LEAST_LENGTH * beside.shape[0] or float(inner[start:end].mean()) < _LEAST_COVERED:
+        return None
+    profile = _across(known[start:end], _SHARE, away)
     darkest = float(profile.max())
     wide = float(np.count_nonzero(profile > 0.5 * darkest)) / pixels_per_mm
-    if not _LEAST_DARKNESS < darkest < _PALER * level or wide < _LEAST_WIDTH_MM:
-        return None
-    inner = known[:, profile > 0.5 * darkest].mean(axis=1)
-    covered = float(np.mean(inner > _COVERED_DARKNESS * darkest))
-    return profile if covered >= _LEAST_COVERED else None
+    return profile if _LEAST_DARKNESS < darkest < _PALER * level and wide >= _LEAST_WIDTH_MM else None
+
+
+def _across(beside: NDArray[np.float32], share: float, away: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What is at least as dark over all but a share of a fold's length, above the paper to either side."""
+    profile = np.quantile(beside, share, axis=0).astype(np.float64)
+    profile = np.maximum(profile - np.quantile(profile[away >= _EDGE_MM], 0.75), 0.0)
+    profile[away >= _EDGE_MM] = 0.0
+    return profile
 
 
 def _take_out(
