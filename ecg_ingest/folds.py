@@ -14,8 +14,10 @@ _COARSE_PIXELS_PER_MM = 1.0
 _PALER = 0.75  # than lines are: what is darker counts as no more than this in the search
 _MOST_FOLDS = 4  # one way
 _CANDIDATES = 6
+_REFINEMENTS = 3
+_EVERY, _ROWS = 2, 350  # pixels, and rows of them, that the search looks at
 _STANDS_OUT = 0.02  # of the coarse mean, over its surroundings
-_SURROUNDINGS_MM = 13
+_SURROUNDINGS_MM, _USUAL_SHARE = 13, 0.93
 _REACH_MM = 3.0  # to either side of a fold's middle
 _EDGE_MM = 2.0  # beyond it there is paper again
 _SHARE = 0.3  # of a fold's length that may be paler than its profile says
@@ -23,6 +25,9 @@ _LEAST_DARKNESS = 0.05
 _LEAST_WIDTH_MM = 0.7  # at half its darkness; the pens of recorders are thinner
 _LEAST_LENGTH = 0.55  # of the picture's height
 _LEAST_COVERED, _COVERED_DARKNESS, _UNCOVERED_COST = 0.88, 0.4, 3.0  # of its length; of the profile's darkness
+
+_Way = NDArray[np.float64]
+"""From top to bottom: the column, as a polynomial (highest power first) of the height from -0.5 to 0.5."""
 
 
 def without_folds(darkness: NDArray[np.float32], level: float, pixels_per_mm: float) -> NDArray[np.float32]:
@@ -38,7 +43,7 @@ def without_folds(darkness: NDArray[np.float32], level: float, pixels_per_mm: fl
         Of the array.
     """
     cleared = _without_upright(darkness, level, pixels_per_mm)
-    lying = np.ascontiguousarray(cleared.T)
+    lying = cleared.T
     upright = _without_upright(lying, level, pixels_per_mm)
     return cleared if upright is lying else np.ascontiguousarray(upright.T)
 
@@ -51,30 +56,32 @@ def _without_upright(darkness: NDArray[np.float32], level: float, pixels_per_mm:
             break
         if cleared is darkness:
             cleared = darkness.copy()
-        _take_out(cleared, *fold, pixels_per_mm)
+        _take_out(cleared, *fold)
     return cleared
 
 
 def _darkest_fold(
     darkness: NDArray[np.float32], level: float, pixels_per_mm: float
-) -> tuple[float, float, NDArray[np.float64]] | None:
-    """Where a fold crosses the middle of the height, how it leans (pixels a pixel), and its profile."""
-    best: tuple[float, float, NDArray[np.float64]] | None = None
-    for at, lean in _candidates(darkness, level, pixels_per_mm):
-        for _ in range(2):
-            at, lean = _refined(darkness, at, lean, pixels_per_mm)
-        profile = _profile(darkness, at, lean, level, pixels_per_mm)
-        if profile is not None and (best is None or profile.max() > best[2].max()):
-            best = at, lean, profile
+) -> tuple[_Way, NDArray[np.float64]] | None:
+    """The way of a fold and its profile."""
+    best: tuple[_Way, NDArray[np.float64]] | None = None
+    for candidate in _candidates(darkness, level, pixels_per_mm):
+        way = candidate
+        for _ in range(_REFINEMENTS):
+            way = _refined(darkness, way, pixels_per_mm)
+        profile = _profile(darkness, way, level, pixels_per_mm)
+        if profile is not None and (best is None or profile.max() > best[1].max()):
+            best = way, profile
     return best
 
 
-def _candidates(darkness: NDArray[np.float32], level: float, pixels_per_mm: float) -> list[tuple[float, float]]:
+def _candidates(darkness: NDArray[np.float32], level: float, pixels_per_mm: float) -> list[_Way]:
     """The straight ways from top to bottom that are darkest on average against what is beside them."""
     factor = _COARSE_PIXELS_PER_MM / pixels_per_mm
     height, width = darkness.shape
     size = max(8, round(width * factor)), max(8, round(height * factor))
-    coarse = cv2.resize(np.minimum(darkness, np.float32(_PALER * level)), size, interpolation=cv2.INTER_AREA)
+    some = np.ascontiguousarray(darkness[::_EVERY, ::_EVERY])
+    coarse = cv2.resize(np.minimum(some, np.float32(_PALER * level)), size, interpolation=cv2.INTER_AREA)
     leans = np.tan(np.deg2rad(np.arange(-_LEAN_DEGREES, _LEAN_DEGREES + _LEAN_STEP / 2, _LEAN_STEP)))
     middle = (size[1] - 1) / 2.0
     sums = np.empty((leans.size, size[0]), dtype=np.float32)
@@ -86,53 +93,58 @@ def _candidates(darkness: NDArray[np.float32], level: float, pixels_per_mm: floa
     padded = np.pad(sums, ((0, 0), (window // 2, window // 2)), mode="edge")
     beside = np.median(np.lib.stride_tricks.sliding_window_view(padded, window, axis=1), axis=2)
     excess = sums - beside[:, : size[0]]
-    found: list[tuple[float, float]] = []
+    excess -= np.quantile(excess, _USUAL_SHARE, axis=1, keepdims=True)  # a grid's lines stand out alike
+    found: list[_Way] = []
     for _ in range(_CANDIDATES):
         number, column = np.unravel_index(int(np.argmax(excess)), excess.shape)
         if excess[number, column] < _STANDS_OUT:
             break
-        found.append(((float(column) + 0.5) / factor - 0.5, float(leans[number])))
+        found.append(np.array([0.0, float(leans[number]) * height, (float(column) + 0.5) / factor - 0.5]))
         excess[:, max(0, int(column) - 4) : int(column) + 5] = 0.0
     return found
 
 
-def _along(darkness: NDArray[np.float32], at: float, lean: float, reach: int) -> NDArray[np.float32]:
-    """What lies beside a straight way from top to bottom, [height, 2 * reach + 1]; NaN off the picture."""
+def _centre(way: _Way, rows: NDArray[np.int64], height: int) -> NDArray[np.float64]:
+    """The column of a way in each of these rows."""
+    centre: NDArray[np.float64] = np.polyval(way, (rows + 0.5) / height - 0.5)
+    return centre
+
+
+def _along(darkness: NDArray[np.float32], way: _Way, reach: int) -> NDArray[np.float32]:
+    """What lies beside a way from top to bottom in some hundred rows, [rows, 2 * reach + 1]; NaN off the picture."""
     height, width = darkness.shape
-    rows = np.arange(height)
-    centre = at + lean * (rows - (height - 1) / 2.0)
-    columns = centre[:, None] + np.arange(-reach, reach + 1)[None, :]
-    nearest = np.rint(columns).astype(np.int64)
-    inside = (nearest >= 0) & (nearest < width)
-    values: NDArray[np.float32] = darkness[rows[:, None], np.clip(nearest, 0, width - 1)].copy()
+    rows = np.arange(0, height, max(1, height // _ROWS))
+    columns = np.rint(_centre(way, rows, height)).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)[None, :]
+    inside = (columns >= 0) & (columns < width)
+    values: NDArray[np.float32] = darkness[rows[:, None], np.clip(columns, 0, width - 1)].copy()
     values[~inside] = np.nan
     return values
 
 
-def _refined(darkness: NDArray[np.float32], at: float, lean: float, pixels_per_mm: float) -> tuple[float, float]:
-    """The same way moved to the middle of its shadow in the upper and in the lower half."""
+def _refined(darkness: NDArray[np.float32], way: _Way, pixels_per_mm: float) -> _Way:
+    """The same way moved to the middle of its shadow in each third: unbent paper may leave a fold bent a little."""
     reach = round(_REACH_MM * pixels_per_mm)
-    beside = _along(darkness, at, lean, reach)
-    half = beside.shape[0] // 2
+    beside = _along(darkness, way, reach)
     offsets = []
-    for part in (beside[:half], beside[half:]):
+    for part in np.array_split(beside, 3):
         known = part[np.isfinite(part).all(axis=1)]
         if known.shape[0] < 8:
-            return at, lean
-        profile = np.quantile(known, _SHARE, axis=0)
+            return way
+        profile = np.quantile(known, 0.5, axis=0)
         weight = np.maximum(profile - 0.5 * (profile.max() + float(np.median(profile))), 0.0)
         if weight.sum() <= 0.0:
-            return at, lean
+            return way
         offsets.append(float(weight @ np.arange(-reach, reach + 1)) / float(weight.sum()))
-    return at + (offsets[0] + offsets[1]) / 2.0, lean + (offsets[1] - offsets[0]) / (darkness.shape[0] / 2.0)
+    moved: _Way = way + np.polyfit((-1.0 / 3.0, 0.0, 1.0 / 3.0), offsets, 2)
+    return moved
 
 
 def _profile(
-    darkness: NDArray[np.float32], at: float, lean: float, level: float, pixels_per_mm: float
+    darkness: NDArray[np.float32], way: _Way, level: float, pixels_per_mm: float
 ) -> NDArray[np.float64] | None:
     """How dark a fold is across, a value a pixel; None where it is none: a line, a column of strokes, a grid's line."""
     reach = round(_REACH_MM * pixels_per_mm)
-    beside = _along(darkness, at, lean, reach)
+    beside = _along(darkness, way, reach)
     known = beside[np.isfinite(beside).all(axis=1)]
     if known.shape[0] < _LEAST_LENGTH * beside.shape[0]:
         return None
@@ -158,14 +170,12 @@ def _across(beside: NDArray[np.float32], share: float, away: NDArray[np.float64]
     return profile
 
 
-def _take_out(
-    darkness: NDArray[np.float32], at: float, lean: float, profile: NDArray[np.float64], pixels_per_mm: float
-) -> None:
+def _take_out(darkness: NDArray[np.float32], way: _Way, profile: NDArray[np.float64]) -> None:
     """Paper under a shadow is as light as beside it, and ink as dark."""
     height, width = darkness.shape
     reach = (profile.size - 1) // 2
     rows = np.arange(height)
-    centre = at + lean * (rows - (height - 1) / 2.0)
+    centre = _centre(way, rows, height)
     columns = np.rint(centre).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)[None, :]
     shade = np.interp((columns - centre[:, None]).ravel(), np.arange(-reach, reach + 1), profile).reshape(columns.shape)
     inside = (columns >= 0) & (columns < width)

@@ -44,7 +44,7 @@ class CellSignal:
 
 
 def row_shifts(lines: Sequence[Line], pixels_per_mm: float) -> NDArray[np.float64]:
-    """By how many pixels each line lies to the right of where it should, [rows, width]: sheets lie, and are printed, leaning.
+    """By how many pixels each line lies too far to the right, [rows, width]: sheets lie, and are printed, leaning.
 
     All rows of a sheet beat at once. How far each must be moved for its beats to meet the others' is a
     straight line over the rows, or nothing is moved. Of a sheet seen from below or above the left half leans
@@ -64,8 +64,7 @@ def row_shifts(lines: Sequence[Line], pixels_per_mm: float) -> NDArray[np.float6
         return shifts
     left, middle, right = int(known[0]), int(known[0] + known[-1]) // 2, int(known[-1]) + 1
     one, other = (
-        _lean([line.part(*half) for line in lines], levels, pixels_per_mm)
-        for half in ((left, middle), (middle, right))
+        _lean([line.part(*half) for line in lines], levels, pixels_per_mm) for half in ((left, middle), (middle, right))
     )
     apart = abs(other.slope - one.slope) * float(np.ptp(levels))
     if apart >= _HALVES_APART_MM * pixels_per_mm and _agree(one, other, levels, pixels_per_mm):
