@@ -1,5 +1,7 @@
 """Ink of another colour than the traces': handwriting over a sheet, which a line would otherwise be led along.
 
+A stamp is paler than ink, and what is dark under one is a trace: that stays.
+
 Pure: arrays in, arrays out.
 """
 
@@ -10,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _PAPER_EVERY = 4  # pixels looked at for the paper's colour
+_LEAST_PIECE, _AROUND = 6, 4  # pixels: of a mark, and about it
+_PALE_COLOUR, _STAMPED = 0.22, 0.3  # between the channels of a stamp on paper; share of what is about a piece
 _LEAST_COLOUR, _MORE_COLOUR = 0.35, 0.22  # at all; than the traces have
 
 
@@ -49,4 +53,26 @@ def pen_marks(
     coloured = colour > limit
     marks[rows[coloured], columns[coloured]] = True
     marks &= cv2.dilate(own, np.ones((3, 3), np.uint8)) == 0
+    if marks.any():
+        _keep_under_stamps(marks, rgb, mask, paper)
     return marks
+
+
+def _keep_under_stamps(
+    marks: NDArray[np.bool_], rgb: NDArray[np.uint8], mask: NDArray[np.bool_], paper: NDArray[np.float64]
+) -> None:
+    """Take from the marks what lies amid a pale colour that is no ink by itself: a trace under a stamp."""
+    _, numbers, stats, _ = cv2.connectedComponentsWithStats(marks.astype(np.uint8), connectivity=8)
+    for number in np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= _LEAST_PIECE)[1:].tolist():
+        left, top, wide, tall = stats[number, :4].tolist()
+        around = (
+            slice(max(0, top - _AROUND), top + tall + _AROUND),
+            slice(max(0, left - _AROUND), left + wide + _AROUND),
+        )
+        piece = numbers[around] == number
+        near = cv2.dilate(piece.astype(np.uint8), np.ones((2 * _AROUND + 1, 2 * _AROUND + 1), np.uint8)) > 0
+        near &= cv2.dilate(mask[around].astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
+        kept = rgb[around][near] / np.maximum(paper, 1.0)
+        pale = kept.max(axis=1) - kept.min(axis=1) > _PALE_COLOUR if kept.size else np.zeros(0)
+        if pale.size and float(pale.mean()) > _STAMPED:
+            marks[around][piece] = False
