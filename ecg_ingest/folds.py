@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 _LEAN_DEGREES, _LEAN_STEP = 14.0, 0.35  # of a fold against the sheet's edge
 _COARSE_PIXELS_PER_MM = 1.0
-_PALER = 0.75  # than lines are: what is darker counts as no more than this in the search
+_PALER = 0.75  # than lines are
+_COUNTED = 0.4  # of lines' darkness: what is darker counts as no more in the search, or lines would be found first
 _MOST_FOLDS = 4  # one way
-_CANDIDATES = 6
+_CANDIDATES = 8
 _REFINEMENTS = 3
 _EVERY, _ROWS = 2, 350  # pixels, and rows of them, that the search looks at
 _STANDS_OUT = 0.02  # of the coarse mean, over its surroundings
@@ -81,7 +82,7 @@ def _candidates(darkness: NDArray[np.float32], level: float, pixels_per_mm: floa
     height, width = darkness.shape
     size = max(8, round(width * factor)), max(8, round(height * factor))
     some = np.ascontiguousarray(darkness[::_EVERY, ::_EVERY])
-    coarse = cv2.resize(np.minimum(some, np.float32(_PALER * level)), size, interpolation=cv2.INTER_AREA)
+    coarse = cv2.resize(np.minimum(some, np.float32(_COUNTED * level)), size, interpolation=cv2.INTER_AREA)
     leans = np.tan(np.deg2rad(np.arange(-_LEAN_DEGREES, _LEAN_DEGREES + _LEAN_STEP / 2, _LEAN_STEP)))
     middle = (size[1] - 1) / 2.0
     sums = np.empty((leans.size, size[0]), dtype=np.float32)

@@ -32,14 +32,19 @@ class Ink:
     mask: NDArray[np.bool_]  # [height, width]
     level: float  # darkness of the lines
     grid_level: float  # darkness of the grid's lines, 0 where they vanish
+    marks: NDArray[np.bool_] | None = None  # [height, width] ink of another colour: handwriting, coloured names
+
+    @property
+    def plain(self) -> NDArray[np.bool_]:
+        """Ink of the traces' own colour."""
+        return self.mask if self.marks is None else self.mask & ~self.marks
 
 
 def find_ink(rgb: NDArray[np.uint8], pixels_per_mm: float) -> Ink:
     """Separate the lines from paper and grid.
 
     The brightest channel hides a coloured grid; what is left of a grey one is lighter than the trace. A
-    pixel is ink if it is dark enough, or fairly dark beside one that is, and neither a fold's shadow nor a
-    pen's mark of another colour.
+    pixel is ink if it is dark enough, or fairly dark beside one that is, and no fold's shadow.
     """
     shaded = _darkness(brightest_channel(rgb), pixels_per_mm)
     darkness = without_folds(shaded, float(np.quantile(shaded[::2, ::2], 1.0 - _INK_SHARE)), pixels_per_mm)
@@ -48,8 +53,8 @@ def find_ink(rgb: NDArray[np.uint8], pixels_per_mm: float) -> Ink:
     high = max(_HIGH * level, grid_level + 0.4 * (level - grid_level))
     low = max(_LOW * level, grid_level + 0.2 * (level - grid_level))
     mask = _hysteresis(darkness, low, high)
-    mask &= ~pen_marks(rgb, darkness, mask, high)
-    return Ink(darkness=darkness, mask=mask, level=level, grid_level=grid_level)
+    marks = pen_marks(rgb, darkness, mask, high)
+    return Ink(darkness=darkness, mask=mask, level=level, grid_level=grid_level, marks=marks)
 
 
 def turned_ink(ink: Ink, quarter_turns: int) -> Ink:
@@ -59,6 +64,7 @@ def turned_ink(ink: Ink, quarter_turns: int) -> Ink:
     return Ink(
         darkness=np.ascontiguousarray(np.rot90(ink.darkness, -quarter_turns)),
         mask=np.ascontiguousarray(np.rot90(ink.mask, -quarter_turns)),
+        marks=None if ink.marks is None else np.ascontiguousarray(np.rot90(ink.marks, -quarter_turns)),
         level=ink.level,
         grid_level=ink.grid_level,
     )

@@ -39,7 +39,7 @@ _SEARCHED = 3  # turns, and half as many readings of the grid, in which labels u
 _COLUMN_SECONDS = {"3x4": (2.5,), "4x3": (2.5, 10.0 / 3.0), "6x2": (2.5, 5.0), "12x1": (10.0,)}
 _COLUMN_TOLERANCE = 0.09  # labels do not stand exactly as far apart as their columns begin
 _HEIGHT_TOLERANCE, _WIDTH_TOLERANCE = 0.2, 0.38  # of a pulse: other gains and speeds are twice or half
-_LABELS_EVEN_MM = 2.0  # by how much labels may stand nearer to one column's beginning than to another's, if in doubt
+_LABELS_EVEN_MM, _FIRST_LABEL_MM = 2.0, 5.5  # between labels' distances from their columns' beginnings, if in doubt
 _LINE_SECONDS = 10.0  # of a line over a whole sheet
 
 
@@ -319,8 +319,7 @@ def _read_rows(seen: _Seen, match: RowMatch, page: int) -> RasterSheet:
     width = seconds * STANDARD_MM_PER_SECOND * work
     lefts = [_label_left(seen, column) for column in range(fit.layout.columns)]
     columns = find_columns(own, pulses[match.first : match.first + len(own)], lefts, width, work, work)
-    apart = [left - start for left, start in zip(lefts, columns.starts[:-1], strict=True)]
-    if flat.doubtful and (columns.contradicted or max(apart) - min(apart) > _LABELS_EVEN_MM * work):
+    if flat.doubtful and (columns.contradicted or _labels_uneven(lefts, columns, work)):
         raise EcgRefused(
             RefusalReason.WARPED,
             "columns or their labels do not stand where the grid, laid flat, says that they do",
@@ -346,13 +345,22 @@ def _read_rows(seen: _Seen, match: RowMatch, page: int) -> RasterSheet:
     )
 
 
+def _labels_uneven(lefts: Sequence[float], columns: Columns, pixels_per_mm: float) -> bool:
+    """Whether labels stand nearer to one column's beginning than to another's; the first's may clear a pulse."""
+    apart = np.array([left - start for left, start in zip(lefts, columns.starts[:-1], strict=True)]) / pixels_per_mm
+    if apart.size < 2:
+        return False
+    inner = apart[1:]
+    return bool(np.ptp(inner) > _LABELS_EVEN_MM or abs(apart[0] - np.median(inner)) > _FIRST_LABEL_MM)
+
+
 def _without_letters(seen: _Seen) -> NDArray[np.bool_]:
-    """The ink without the labels' letters, which often stand on a trace."""
+    """The ink without handwriting and the labels' letters, which often stand on a trace."""
     boxes, pictures = [], []
     for name, font, box in seen.placement.letters:
         boxes.append(box)
         pictures.append(shapes().by_name[name, font].picture)
-    return erase_words(seen.ink.mask, boxes, pictures, seen.flat.pixels_per_mm)
+    return erase_words(seen.ink.plain, boxes, pictures, seen.flat.pixels_per_mm)
 
 
 def _label_left(seen: _Seen, column: int) -> float:
