@@ -86,8 +86,8 @@ def _candidates(darkness: NDArray[np.float32], level: float, pixels_per_mm: floa
     leans = np.tan(np.deg2rad(np.arange(-_LEAN_DEGREES, _LEAN_DEGREES + _LEAN_STEP / 2, _LEAN_STEP)))
     middle = (size[1] - 1) / 2.0
     sums = np.empty((leans.size, size[0]), dtype=np.float32)
-    for number, lean in enumerate(leans.tolist()):
-        shear = np.array([[1.0, lean, -lean * middle], [0.0, 1.0, 0.0]])
+    for number, slope in enumerate(leans.tolist()):
+        shear = np.array([[1.0, slope, -slope * middle], [0.0, 1.0, 0.0]])
         straight = cv2.warpAffine(coarse, shear, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         sums[number] = straight.mean(axis=0)
     window = min(round(_SURROUNDINGS_MM * _COARSE_PIXELS_PER_MM) | 1, (size[0] - 1) | 1)
@@ -97,18 +97,17 @@ def _candidates(darkness: NDArray[np.float32], level: float, pixels_per_mm: floa
     excess -= np.quantile(excess, _USUAL_SHARE, axis=1, keepdims=True)  # a grid's lines stand out alike
     found: list[_Way] = []
     for _ in range(_CANDIDATES):
-        number, column = np.unravel_index(int(np.argmax(excess)), excess.shape)
-        if excess[number, column] < _STANDS_OUT:
+        lean, column = divmod(int(np.argmax(excess)), size[0])
+        if excess[lean, column] < _STANDS_OUT:
             break
-        found.append(np.array([0.0, float(leans[number]) * height, (float(column) + 0.5) / factor - 0.5]))
-        excess[:, max(0, int(column) - 4) : int(column) + 5] = 0.0
+        found.append(np.array([0.0, float(leans[lean]) * height, (column + 0.5) / factor - 0.5]))
+        excess[:, max(0, column - 4) : column + 5] = 0.0
     return found
 
 
 def _centre(way: _Way, rows: NDArray[np.int64], height: int) -> NDArray[np.float64]:
     """The column of a way in each of these rows."""
-    centre: NDArray[np.float64] = np.polyval(way, (rows + 0.5) / height - 0.5)
-    return centre
+    return np.asarray(np.polyval(way, (rows + 0.5) / height - 0.5), dtype=np.float64)
 
 
 def _along(darkness: NDArray[np.float32], way: _Way, reach: int) -> NDArray[np.float32]:
