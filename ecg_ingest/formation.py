@@ -24,7 +24,6 @@ _APART_ROW = 0.08  # down, of the distance between rows
 _ABOVE_ROW = 0.75  # how far above or below its line a name may stand, of the distance between rows
 _LEAST_NAMES, _LEAST_WEIGHT = 4, 0.7
 _LEAD = 1.15  # of the best formation's weight to that of the next
-_TRUE_LIKENESS, _TRUE_MARGIN = 0.58, 0.03  # of a name that is read
 
 
 def in_formation(
@@ -33,7 +32,7 @@ def in_formation(
     pixels_per_mm: float,
     column_seconds: Mapping[str, Sequence[float]],
 ) -> list[PrintedLabel]:
-    """The names of the one formation that most agree on, `sure` where they can be read; none where two are as good.
+    """The names of the one formation that most agree on, none of them sure; nothing where two are as good.
 
     Parameters
     ----------
@@ -62,9 +61,7 @@ def in_formation(
     others = [weight for weight, labels in best[1:] if not set(labels) <= set(best[0][1])]
     if others and best[0][0] < _LEAD * others[0]:
         return []
-    return [
-        replace(label, sure=label.likeness >= _TRUE_LIKENESS and label.margin >= _TRUE_MARGIN) for label in best[0][1]
-    ]
+    return [replace(label, sure=False) for label in best[0][1]]
 
 
 def _levels(perhaps: Sequence[PrintedLabel], rows: Sequence[Row]) -> NDArray[np.float64]:

@@ -24,6 +24,7 @@ LEAST_CHEST = 4
 _LEAST_FREE = 3  # labels that stand free, before a second look is worth it
 _READ, _READ_MARGIN = 0.58, 0.03
 _ELSE, _ELSE_LEAD = 0.7, 0.06  # when a name looks like another, by how much more than like the one expected
+_FAINT_ELSE, _FAINT_ELSE_LEAD = 0.55, 0.075  # the same for a fainter name that is the clearer another
 _DOUBT_LEAD = 0.02  # twice on a sheet
 _CERTAIN, _CERTAIN_MARGIN = 0.8, 0.08
 _BAR_REACH_MM = 6.0  # from where a label's middle should be
@@ -218,7 +219,10 @@ def _looked_again(  # noqa: PLR0912, PLR0915
             ahead = likeness - max(value for other, value in look.likeness.items() if same_name(other, expected))
             if likeness >= _ELSE and ahead >= _DOUBT_LEAD:
                 doubted.append(name)
-            if out_of_place or (likeness >= _ELSE and ahead >= _ELSE_LEAD) or len(doubted) > 1:
+            another = (likeness >= _ELSE and ahead >= _ELSE_LEAD) or (
+                likeness >= _FAINT_ELSE and ahead >= _FAINT_ELSE_LEAD
+            )
+            if out_of_place or another or len(doubted) > 1:
                 raise _contradiction(out_of_place[0].lead if out_of_place else name)
     telling = [cell for cell in read if fit.layout.rows[cell[0]][cell[1]] in TELLING_NAMES]
     chest = [cell for cell in telling if fit.layout.rows[cell[0]][cell[1]].startswith("V")]

@@ -103,7 +103,7 @@ def test_names_that_stand_in_formation_are_found_among_those_that_traces_look_li
     true = standing({"aVR": 0.62, "aVF": 0.55, "V1": 0.66, "V3": 0.57, "V4": 0.6, "V6": 0.52})
     found = in_formation([*by_chance(60), *true], lines(6), PIXELS_PER_MM, SECONDS)
     assert {(name.lead, name.centre) for name in found} == {(name.lead, name.centre) for name in true}
-    assert {name.lead for name in found if name.sure} == {"aVR", "V1", "V4"}
+    assert not any(name.sure for name in found)
 
 
 def test_names_by_chance_stand_in_no_formation() -> None:
