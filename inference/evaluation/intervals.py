@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,7 +39,22 @@ def coverage(predictions: Predictions, resampling: Resampling) -> Coverage | Non
     columns = np.stack([np.ones_like(width), ~(above | below), above, below, width], axis=1).astype(np.float64)
     sums = patient_sums(kept.patient, columns)
     sums = np.concatenate([sums, (sums[:, 1] / sums[:, 0])[:, None], np.ones((len(sums), 1))], axis=1)
-    return Coverage(examinations=len(width), patients=len(sums), figures=resampled(sums, _coverage_figures, resampling))
+    figures = resampled(sums, _coverage_figures, resampling)
+    for name in ("coverage", "coverage_by_patient", "share_above", "share_below"):
+        figures[name] = _of_unanimous(figures[name], len(sums), resampling.level)
+    return Coverage(examinations=len(width), patients=len(sums), figures=figures)
+
+
+def _of_unanimous(figure: Figure, patients: int, level: float) -> Figure:
+    """The same where patients differ. Where all or none were covered every resample says so, and its interval nothing.
+
+    Then the interval is that of Clopper and Pearson, Biometrika 1934;26:404, over patients.
+    """
+    if figure.value not in {0.0, 1.0}:
+        return figure
+    far = ((1.0 - level) / 2.0) ** (1.0 / patients)
+    low, high = (far, 1.0) if figure.value == 1.0 else (0.0, 1.0 - far)
+    return replace(figure, low=low, high=high, method="exact", percentile_low=low, percentile_high=high)
 
 
 def _coverage_figures(sums: Array) -> dict[str, Array]:

@@ -32,7 +32,8 @@ METHODS = {
     "calibration": "Calibration slope and intercept: logistic regression of the outcome on the logit of the "
     "probability (Cox, Biometrika 1958;45:562), logits cut at ± 12.",
     "coverage": "Coverage by patient: the mean over patients of the share of a patient's examinations whose measured "
-    "value lies in the interval.",
+    "value lies in the interval. Where all patients or none were covered, the interval is exact (Clopper and Pearson, "
+    "Biometrika 1934;26:404).",
     "comparison": "Comparison: the same resampled patients for both models; the interval is that of the difference.",
 }
 

@@ -16,7 +16,7 @@ from inference.evaluation.page import NOTICE, Provenance, comparison_page, evalu
 from inference.evaluation.published import YOON, Published
 from inference.evaluation.resampling import Figure
 from inference.evaluation.thresholds import Discrimination
-from inference.evaluation.words import FIGURE_WORDS, estimate, number, unit
+from inference.evaluation.words import FIGURE_WORDS, bounded, estimate, unit
 
 CARD_FIGURES = (
     "mean_absolute_error",
@@ -88,9 +88,7 @@ def card_section(evaluation: Evaluation) -> str:
         label = FIGURE_WORDS[name] + (f", {unit(name)}" if unit(name) else "")
         lines.append(f"| {label} | {estimate(evaluation.figures[name], name)} |")
     limits = evaluation.repeated or evaluation.limits
-    lines.append(
-        f"| 95% limits of agreement, mmHg | {number(limits.lower.value, 'bias')} to {limits.upper.value:.1f} |"
-    )
+    lines.append(f"| 95% limits of agreement, mmHg | {bounded(limits.lower)} and {bounded(limits.upper)} |")
     if evaluation.coverage is not None:
         covered = evaluation.coverage.figures["coverage_by_patient"]
         lines.append(f"| Interval coverage by patient, % | {estimate(covered, 'coverage')} |")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -13,11 +15,14 @@ from click.testing import CliRunner
 from ecg_ingest import RenderStyle, read
 from inference.evaluation.errors import EvaluationError, TableRefused
 from inference.evaluation.table import read_table
+from inference.package import MANIFEST, read_manifest
 from inference.phantoms import Forms, write_cohort
 from inference.predictor import Predictor
 from inference.radiograph import read_radiograph
+from inference.split import split_as_told, write_split
 from pacs_node.commands.model import model
 from pacs_node.commands.model_predict import predict_cohort
+from pacs_node.labelled import Folder
 from pacs_node.opening.opener import Opener
 
 ZONE = ZoneInfo("UTC")
@@ -48,7 +53,9 @@ def test_predictions_are_those_of_the_service(
     package = make_package()
     out = tmp_path / "out" / "predictions.csv"
     assert (
-        predict_cohort(str(package), labelled, labelled.parent, out, opener, part=None, zone=ZONE, drop_refused=False)
+        predict_cohort(
+            package, labelled, Folder(labelled.parent), out, opener, part=None, zone=ZONE, drop_refused=False
+        )
         == ()
     )
     found = read_table(out).of("random-demo 0.1.0")
@@ -77,7 +84,7 @@ def test_a_missing_file_is_named_and_refused_unless_it_may_be_left_out(
     package, cohort, out = make_package(), changed(labelled, "lost.csv", lose), tmp_path / "predictions.csv"
 
     def predict(*, drop_refused: bool) -> list[str]:
-        arguments = (str(package), cohort, cohort.parent, out, opener)
+        arguments = (package, cohort, Folder(cohort.parent), out, opener)
         return [str(r) for r in predict_cohort(*arguments, part=None, zone=ZONE, drop_refused=drop_refused)]
 
     with pytest.raises(TableRefused, match="row 2: ECG: the file cannot be read"):
@@ -96,10 +103,67 @@ def test_of_a_cohort_with_a_split_the_test_part_is_predicted(
 
     package, cohort, out = make_package(), changed(labelled, "split.csv", divide), tmp_path / "predictions.csv"
     for part, count in ((None, 2), ("train", 1), ("all", 3)):
-        predict_cohort(str(package), cohort, cohort.parent, out, opener, part=part, zone=ZONE, drop_refused=False)
+        predict_cohort(package, cohort, Folder(cohort.parent), out, opener, part=part, zone=ZONE, drop_refused=False)
         assert len(read_table(out).of().examination) == count
     with pytest.raises(EvaluationError, match="gives no split"):
-        predict_cohort(str(package), labelled, labelled.parent, out, opener, part="test", zone=ZONE, drop_refused=False)
+        predict_cohort(
+            package, labelled, Folder(labelled.parent), out, opener, part="test", zone=ZONE, drop_refused=False
+        )
+
+
+def test_the_split_of_a_training_tells_its_test_patients(
+    labelled: Path, tmp_path: Path, make_package: Callable[..., Path], opener: Opener
+) -> None:
+    with labelled.open(encoding="utf-8", newline="") as stream:
+        patients = [row["patient"] for row in csv.DictReader(stream)]
+    split, out = tmp_path / "split.csv", tmp_path / "predictions.csv"
+    write_split(split, ["row 1", "row 2", "row 3"], patients, split_as_told(["train", "test", "validation"]))
+    predict_cohort(
+        make_package(),
+        labelled,
+        Folder(labelled.parent),
+        out,
+        opener,
+        part=None,
+        zone=ZONE,
+        drop_refused=False,
+        split=split,
+    )
+    assert list(read_table(out).of().examination) == ["row 2"]
+
+
+def test_patients_that_a_package_was_trained_on_are_not_evaluated_unawares(
+    labelled: Path, tmp_path: Path, make_package: Callable[..., Path], opener: Opener
+) -> None:
+    """Guards: the very table of the training, without its split, gave figures that no new patient would reach."""
+    package = make_package()
+    digest = hashlib.sha256(labelled.read_bytes()).hexdigest()
+    (package / MANIFEST).write_bytes(replace(read_manifest(package), data={"cohort_sha256": digest}).to_bytes())
+    source, out = Folder(labelled.parent), tmp_path / "predictions.csv"
+    with pytest.raises(EvaluationError, match="trained on patients of this very table") as caught:
+        predict_cohort(package, labelled, source, out, opener, part=None, zone=ZONE, drop_refused=False)
+    assert "--split" in caught.value.hint
+    predict_cohort(package, labelled, source, out, opener, part="all", zone=ZONE, drop_refused=False)
+    assert len(read_table(out).of().examination) == 3
+
+
+@pytest.mark.parametrize("content", ["patient,part\nA,dev\n", "who,what\nA,test\n", "patient,part\nA,test\nA,train\n"])
+def test_another_file_is_not_taken_for_a_split(
+    labelled: Path, tmp_path: Path, make_package: Callable[..., Path], opener: Opener, content: str
+) -> None:
+    (tmp_path / "split.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(EvaluationError, match=r"^--split: "):
+        predict_cohort(
+            make_package(),
+            labelled,
+            Folder(labelled.parent),
+            tmp_path / "predictions.csv",
+            opener,
+            part=None,
+            zone=ZONE,
+            drop_refused=False,
+            split=tmp_path / "split.csv",
+        )
 
 
 @pytest.mark.parametrize(
