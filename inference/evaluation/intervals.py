@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from inference.evaluation.resampling import FEWEST_PATIENTS, Array, Figure, Resampling, patient_sums, resampled
+from inference.evaluation.shares import with_doubt
 from inference.evaluation.table import Predictions
 
 
@@ -40,21 +41,9 @@ def coverage(predictions: Predictions, resampling: Resampling) -> Coverage | Non
     sums = patient_sums(kept.patient, columns)
     sums = np.concatenate([sums, (sums[:, 1] / sums[:, 0])[:, None], np.ones((len(sums), 1))], axis=1)
     figures = resampled(sums, _coverage_figures, resampling)
-    for name in ("coverage", "coverage_by_patient", "share_above", "share_below"):
-        figures[name] = _of_unanimous(figures[name], len(sums), resampling.level)
+    shares = dict.fromkeys(("coverage", "coverage_by_patient", "share_above", "share_below"), len(sums))
+    figures = with_doubt(figures, shares, resampling.level)
     return Coverage(examinations=len(width), patients=len(sums), figures=figures)
-
-
-def _of_unanimous(figure: Figure, patients: int, level: float) -> Figure:
-    """The same where patients differ. Where all or none were covered every resample says so, and its interval nothing.
-
-    Then the interval is that of Clopper and Pearson, Biometrika 1934;26:404, over patients.
-    """
-    if figure.value not in {0.0, 1.0}:
-        return figure
-    far = ((1.0 - level) / 2.0) ** (1.0 / patients)
-    low, high = (far, 1.0) if figure.value == 1.0 else (0.0, 1.0 - far)
-    return replace(figure, low=low, high=high, method="exact", percentile_low=low, percentile_high=high)
 
 
 def _coverage_figures(sums: Array) -> dict[str, Array]:

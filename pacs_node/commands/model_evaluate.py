@@ -14,6 +14,7 @@ import click
 
 from pacs_node import CODE_VERSION
 from pacs_node.cli import EXIT_IN_PART
+from pacs_node.commands.context import settings_of
 
 if TYPE_CHECKING:
     from inference.evaluation.errors import RefusedRow
@@ -99,7 +100,6 @@ def evaluate(
     from inference.evaluation.table import read_table
     from inference.evaluation.writing import evaluation_json, write_evaluation
     from inference.package import locate
-    from pacs_node.commands.context import settings_of
     from pacs_node.commands.model_predict import predict_cohort
     from pacs_node.opening.opener import Opener
 

@@ -49,15 +49,15 @@ def labelled_examinations(
 
     tell_unread(checked)
     kept = kept_examinations(out / EXAMINATIONS, key)
-    if kept is not None and (out / REFUSED).is_file():  # written last: without it the reading was cut off
+    if kept is not None and (out / REFUSED).is_file():
         with (out / REFUSED).open(newline="", encoding="utf-8") as file:
             lost = sum(1 for _ in csv.DictReader(file))
         if not lost or drop_refused:
             told = f", without {lost} rows refused then ({out / REFUSED})" if lost else ""
             click.echo(f"examinations as read before{told}; to read them anew, remove {out / EXAMINATIONS}", err=True)
             return kept, lost
-    (out / REFUSED).unlink(missing_ok=True)
     refused: list[Refusal] = list(checked.refused)
+    (out / REFUSED).unlink(missing_ok=True)  # of another reading; written last, it says that this one was finished
     settings = settings_of(ctx)
     with Opener(settings.limits) as opener, Progress(console=Console(stderr=True), transient=True) as bar:
         reading = Reading(

@@ -89,6 +89,25 @@ def test_a_finished_training_called_again_learns_nothing_more(run: Path, cohort:
     assert "another training" in str(other.exception) + other.output
 
 
+@pytest.mark.parametrize(
+    "other", [["--seed", "2"], ["--weights", "elsewhere.safetensors"], ["--cohort", "spoilt.csv", "--drop-refused"]]
+)
+def test_a_folder_of_another_training_is_left_as_it_is(
+    run: Path, cohort: Path, tmp_path: Path, other: list[str]
+) -> None:
+    """Guards: split, refusals and examinations of a finished training replaced before anybody noticed."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("package"))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    options = [str(cohort / text) if text == "spoilt.csv" else text for text in other]
+    table = [] if "--cohort" in options else ["--cohort", cohort / "cohort.csv"]
+    same = ["--data", cohort, "--out", folder, *QUICK, "--epochs", "2", "--learning-rate", "1e-3"]
+    result = call("model", "train", *table, *same, *options)
+    assert result.exit_code == 1
+    assert "another training" in str(result.exception) + result.output
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_refused_rows_stop_a_training_unless_they_are_dropped(cohort: Path, tmp_path: Path) -> None:
     begin = ["model", "train", "--cohort", cohort / "spoilt.csv", "--data", cohort, "--out", tmp_path, "--epochs", "1"]
     result = call(*begin, *QUICK)
@@ -114,6 +133,20 @@ def test_a_file_that_was_missing_is_looked_for_again(cohort: Path, tmp_path: Pat
     result = call(*begin)
     assert result.exit_code == 0, result.output
     assert (out / "refused.csv").read_text() == "row,fault,detail\n"
+
+
+def test_a_table_without_a_usable_row_is_no_cohort(cohort: Path, tmp_path: Path) -> None:
+    head, *_ = (cohort / "cohort.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "none.csv").write_text(head + "\n", encoding="utf-8")
+    result = call("model", "train", "--cohort", tmp_path / "none.csv", "--out", tmp_path / "run", "--read-only", *QUICK)
+    assert result.exit_code == 1
+    assert "none.csv holds no row that can be used" in result.output
+
+
+def test_every_model_command_has_its_line_in_the_help() -> None:
+    from pacs_node.commands.model import SHORT_HELPS, model
+
+    assert set(SHORT_HELPS) == set(model.commands)
 
 
 def test_that_no_package_can_follow_is_said_before_the_training(cohort: Path, tmp_path: Path) -> None:
@@ -176,6 +209,8 @@ def test_a_spoilt_package_is_not_installed(run: Path, tmp_path: Path, monkeypatc
         (["--backbone", "micro-vit", "--weights", "none", "--ecg", "none", "--name", "x-demo"], "from both inputs"),
         (["--backbone", "micro-vit", "--weights", "none", "--name", "mine", "--synthetic"], "says demo"),
         ([*QUICK, "--precision", "bf16"], "a CPU trains in fp32"),
+        ([*QUICK, "--name", "My Model"], "--name: lower-case letters"),
+        ([*QUICK, "--name", "mine", "--package-version", "1"], "--package-version: a semantic version"),
         (["--storage", *QUICK], "either --data FOLDER or --storage"),
     ],
 )
