@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 
 from ecg_ingest.glyphs import shapes
-from ecg_ingest.ink import Ink, without_bars
+from ecg_ingest.ink import Ink
 from ecg_ingest.lead_images import EcgRefused, RefusalReason
 from ecg_ingest.paper_scale import STANDARD_MM_PER_SECOND
 from ecg_ingest.printed_labels import TELLING_NAMES, PrintedLabel, look_again, page_fonts
-from ecg_ingest.raster_layout import LayoutFit, fit_layouts, same_name
+from ecg_ingest.raster_layout import LayoutFit, fit_layouts, same_name, settled
 
 LEAST_READ = 6  # of nine names that tell (aVR to V6)
 LEAST_CHEST = 4
@@ -51,11 +51,17 @@ class Placement:
 def place_labels(
     labels: Sequence[PrintedLabel],
     ink: Ink,
+    legible: Ink,
     pixels_per_mm: float,
     column_seconds: Mapping[str, Sequence[float]],
     tolerance: float,
+    *,
+    last: bool = False,
 ) -> Placement:
-    """The one layout that the labels prove.
+    """The one layout that the labels prove; `legible` is the ink without bars.
+
+    With `last`, a refusal gives the reason of the layout that most labels form, not of the likeliest: labels under
+    traces were sought already, and fewer names in order are no better explanation than more with two exchanged.
 
     Raises
     ------
@@ -69,7 +75,7 @@ def place_labels(
 
     fits.sort(key=lambda fit: -promise(fit))
     proved: list[Placement] = []
-    refusals: list[EcgRefused] = []
+    refusals: list[tuple[int, EcgRefused]] = []
     for fit in fits[:_LAYOUTS_TRIED]:
         if proved and _beyond_doubt(proved[0], fit):
             continue
@@ -79,11 +85,13 @@ def place_labels(
             seconds = _seconds(fit, pixels_per_mm, column_seconds, tolerance)
             if seconds is None:
                 raise _not_standard(fit, pixels_per_mm, column_seconds)
-            proved.append(_looked_again(fit, ink, pixels_per_mm, seconds, labels))
+            proved.append(_looked_again(fit, ink, legible, pixels_per_mm, seconds, labels))
         except EcgRefused as refusal:
-            refusals.append(refusal)
+            refusals.append((len(fit.found), refusal))
     if not proved:
-        raise refusals[0] if refusals else _too_few(0 if not fits else len(fits[0].found))
+        if not refusals:
+            raise _too_few(0 if not fits else len(fits[0].found))
+        raise (max(refusals, key=lambda refused: refused[0]) if last else refusals[0])[1]
     proved.sort(key=lambda placement: -len(placement.read))
     if len(proved) > 1 and len(proved[0].read) - len(proved[1].read) < _LEAD:
         raise EcgRefused(
@@ -149,17 +157,24 @@ def _not_standard(fit: LayoutFit, pixels_per_mm: float, column_seconds: Mapping[
 
 
 def _looked_again(  # noqa: PLR0912
-    fit: LayoutFit, ink: Ink, pixels_per_mm: float, seconds: float, labels: Sequence[PrintedLabel]
+    fit: LayoutFit,
+    ink: Ink,
+    legible: Ink,
+    pixels_per_mm: float,
+    seconds: float,
+    labels: Sequence[PrintedLabel],
+    *,
+    once_more: bool = True,
 ) -> Placement:
     found = {cell: label for cell, label in fit.found.items() if label.lead != "I"}
     if not found:
         raise _too_few(0)
-    legible = without_bars(ink, pixels_per_mm)
     fonts = page_fonts(list(found.values()), legible, _FONTS)
     height = float(np.median([label.height for label in found.values()]))
     read = set(found)
     boxes: list[tuple[int, int, _Box]] = []
     letters: list[tuple[str, str, _Box]] = []
+    newly: list[PrintedLabel] = []
     doubted: list[str] = []
     for label in labels:
         if label.lead != "I" or label in fit.found.values():
@@ -193,6 +208,7 @@ def _looked_again(  # noqa: PLR0912
                     box = _box(name, fonts[0], look.centre[name], height)
                     boxes.append((row, column, box))
                     letters.append((name, fonts[0], box))
+                    newly.append(_label(name, fonts[0], box, likeness, margin))
                 continue
             ahead = likeness - max(value for other, value in look.likeness.items() if same_name(other, expected))
             if likeness >= _ELSE and ahead >= _DOUBT_LEAD:
@@ -202,6 +218,10 @@ def _looked_again(  # noqa: PLR0912
     telling = [cell for cell in read if fit.layout.rows[cell[0]][cell[1]] in TELLING_NAMES]
     chest = [cell for cell in telling if fit.layout.rows[cell[0]][cell[1]].startswith("V")]
     if len(telling) < LEAST_READ or len(chest) < LEAST_CHEST:
+        if once_more and newly:  # they say better where the others must stand
+            more = [*labels, *newly]
+            better = settled(fit, more, pixels_per_mm)
+            return _looked_again(better, ink, legible, pixels_per_mm, seconds, more, once_more=False)
         raise _too_few(len(read))
     return Placement(
         fit=fit, seconds_per_column=seconds, read=frozenset(read), boxes=tuple(boxes), letters=tuple(letters)
@@ -239,6 +259,21 @@ def _bars(label: PrintedLabel, ink: Ink) -> int:
     part = ink.mask[round(label.top) : round(label.bottom), round(label.left) : round(label.right)]
     tall = np.concatenate(([False], part.mean(axis=0) > _BAR_SHARE, [False])) if part.size else np.zeros(2, np.bool_)
     return int((np.diff(tall.astype(np.int8)) > 0).sum())
+
+
+def _label(name: str, font: str, box: _Box, likeness: float, margin: float) -> PrintedLabel:
+    left, top, right, bottom = box
+    return PrintedLabel(
+        lead=name,
+        left=left,
+        top=top,
+        right=right,
+        bottom=bottom,
+        likeness=likeness,
+        margin=margin,
+        font=font,
+        free=False,
+    )
 
 
 def _box(name: str, font: str, centre: tuple[float, float], height: float) -> _Box:

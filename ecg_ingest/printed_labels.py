@@ -1,14 +1,14 @@
 """Find the printed names of leads in a picture's ink by their shapes: no character recognition, no weights.
 
-Finds words that stand free; `confirm` looks again where a layout says that a label must be, even if the
-trace runs through it.
+Finds words that stand free; `look_again` looks where a layout says that a label must be, even if the trace runs
+through it.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -26,20 +26,6 @@ _ASPECT_COST = 1.1
 _MOST_PIECES = 1500
 _MOST_ASPECT = 4.5  # width over height of a name, letters spaced
 
-_HIDDEN_PIXELS_PER_MM = 4.5  # at which labels under a trace are sought
-_HIDDEN_HEIGHTS_MM = (1.9, 2.2, 2.6, 3.0, 3.5, 4.1)
-_HIDDEN_FONTS = (
-    "_a______.pfb+0",
-    "_ab_____.pfb+0",
-    "_er_____.pfb+0",
-    "_eb_____.pfb+0",
-    "plotter 0.08+0.22",
-    "_a______.pfb+0.45",
-)
-_LEAST_TELLING, _SAME_HEIGHT = 2, 0.15  # free labels alike in height that say how the others are printed
-_LETTER_V = 0.62
-_MOST_PLACES = 250
-_HIDDEN, _HIDDEN_MARGIN = 0.7, 0.05
 _A_LIKENESS, _A_COST = 0.45, 1.0
 _GRAIN = 0.04
 _AROUND = 6.0  # of a label's height: what a second look and the letter before a V need about a place
@@ -100,7 +86,7 @@ def find_printed_labels(ink: Ink, pixels_per_mm: float) -> list[PrintedLabel]:
         return []  # a grid in pieces, not letters
     candidates = {candidate.numbers: candidate for candidate in _candidates(pieces, pixels_per_mm)}
     words = [word for word in candidates.values() if word.width <= _MOST_ASPECT * word.height]
-    return _without_overlaps(_named(words, ink, np.asarray(numbers, dtype=np.int32)))
+    return without_overlaps(_named(words, ink, np.asarray(numbers, dtype=np.int32)))
 
 
 def _pieces(stats: NDArray[np.int32], pixels_per_mm: float) -> list[_Piece]:
@@ -133,35 +119,48 @@ def _candidates(pieces: list[_Piece], pixels_per_mm: float) -> list[_Piece]:
     ]
 
 
+class _Chain:
+    """A word as it grows: its pieces, and the least rectangle that holds them."""
+
+    def __init__(self) -> None:
+        self.pieces: list[_Piece] = []
+        self.tallest = 0
+        self.top, self.bottom, self.right = 1 << 30, 0, 0
+
+    def add(self, piece: _Piece) -> None:
+        """Put a piece at its end."""
+        self.pieces.append(piece)
+        self.tallest = max(self.tallest, piece.height)
+        self.top, self.bottom = min(self.top, piece.top), max(self.bottom, piece.bottom)
+        self.right = max(self.right, piece.right)
+
+
 def _chains(pieces: list[_Piece], gap: float) -> list[list[_Piece]]:
     """Pieces grouped into words: each starts to the right of the last, at the same height, within a gap."""
-    ordered = sorted(pieces, key=lambda piece: piece.left)
-    chains: list[list[_Piece]] = []
-    open_chains: list[list[_Piece]] = []
-    for piece in ordered:
-        best: list[_Piece] | None = None
+    chains: list[_Chain] = []
+    open_chains: list[_Chain] = []
+    for piece in sorted(pieces, key=lambda piece: piece.left):
+        left, top, bottom, height = piece.left, piece.top, piece.bottom, piece.height
+        best: _Chain | None = None
         still_open = []
         for chain in open_chains:
-            height = max(item.height for item in chain)
-            right = max(item.right for item in chain)
-            if piece.left - right > 1.5 * gap * height + 20:
+            tallest, away = chain.tallest, left - chain.right
+            if away > 1.5 * gap * tallest + 20:
                 continue
             still_open.append(chain)
-            overlap = min(piece.bottom, max(i.bottom for i in chain)) - max(piece.top, min(i.top for i in chain))
-            near = piece.left - right <= gap * max(height, piece.height)
-            if (
-                near
-                and overlap > 0.55 * min(height, piece.height)
-                and max(height, piece.height) < 2.4 * min(height, piece.height)
-            ):
+            if chain.top >= bottom or chain.bottom <= top:
+                continue
+            high, low = (tallest, height) if tallest > height else (height, tallest)
+            overlap = min(bottom, chain.bottom) - max(top, chain.top)
+            if away <= gap * high and overlap > 0.55 * low and high < 2.4 * low:
                 best = chain
         open_chains = still_open
         if best is None:
-            best = []
+            best = _Chain()
             chains.append(best)
             open_chains.append(best)
-        best.append(piece)
-    return [chain for chain in chains if len(chain) <= 8]
+        best.add(piece)
+    return [chain.pieces for chain in chains if len(chain.pieces) <= 8]
 
 
 def _joined(chain: list[_Piece]) -> _Piece:
@@ -220,7 +219,7 @@ def likest(pictures: Sequence[NDArray[np.float32]]) -> list[tuple[str, float, fl
     return result
 
 
-def _without_overlaps(labels: list[PrintedLabel]) -> list[PrintedLabel]:
+def without_overlaps(labels: list[PrintedLabel]) -> list[PrintedLabel]:
     """Of labels over one another the likest."""
     kept: list[PrintedLabel] = []
     for label in sorted(labels, key=lambda item: -item.likeness):
@@ -235,100 +234,14 @@ def _without_overlaps(labels: list[PrintedLabel]) -> list[PrintedLabel]:
     return kept
 
 
-def find_hidden_labels(ink: Ink, pixels_per_mm: float, free: Sequence[PrintedLabel] = ()) -> list[PrintedLabel]:
-    """Labels that a trace, a tick or a line runs into: wherever there is a V, the name around it.
-
-    Every name that tells holds a V. Sought in the fonts and sizes of the labels that stand free, else in a few
-    usual ones; what is found here needs a layout to be believed.
-    """
-    factor = min(1.0, _HIDDEN_PIXELS_PER_MM / pixels_per_mm)
-    dark = np.minimum(ink.darkness * ink.mask / max(ink.level, 1e-3), 1.0).astype(np.float32)
-    dark = cv2.resize(dark, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    scale = pixels_per_mm * factor
-    dark = dark + _grain(dark.shape)
-    places: list[tuple[float, float, float, str, float]] = []  # likeness, middle of the V, font, height
-    fonts, heights_mm = _usual_print(free, ink, pixels_per_mm)
-    for font in fonts:
-        letter = shapes().by_name["V", _unspaced(font)]
-        for millimetres in heights_mm:
-            size = millimetres * scale
-            shape = _sized(letter.picture, size)
-            if shape.shape[0] >= dark.shape[0] or shape.shape[1] >= dark.shape[1]:
-                continue
-            scores = cv2.matchTemplate(dark, shape, cv2.TM_CCOEFF_NORMED)
-            peaks = (scores > _LETTER_V) & (scores >= cv2.dilate(scores, np.ones((5, 5), np.uint8)))
-            for y, x in np.argwhere(peaks).tolist():
-                middle = (x + shape.shape[1] / 2.0, y + shape.shape[0] / 2.0)
-                places.append((float(scores[y, x]), *middle, font, size))
-    places.sort(key=lambda place: -place[0])
-    found = []
-    for _, across, down, font, height in places[:_MOST_PLACES]:
-        label = _around_v(dark, across, down, font, height)
-        if label is not None:
-            found.append(label)
-    return _without_overlaps([_enlarged(label, 1.0 / factor) for label in found])
-
-
-def _usual_print(free: Sequence[PrintedLabel], ink: Ink, pixels_per_mm: float) -> tuple[Sequence[str], Sequence[float]]:
-    """Fonts and heights (mm) in which labels are likely to be printed."""
-    telling = [label for label in free if label.lead in TELLING_NAMES]
-    if len(telling) < _LEAST_TELLING:
-        return _HIDDEN_FONTS, _HIDDEN_HEIGHTS_MM
-    height = float(np.median([label.height for label in telling])) / pixels_per_mm
-    alike = [label for label in telling if abs(label.height / pixels_per_mm / height - 1.0) < _SAME_HEIGHT]
-    if len(alike) < _LEAST_TELLING:
-        return _HIDDEN_FONTS, _HIDDEN_HEIGHTS_MM
-    return page_fonts(alike, ink), tuple(height * factor for factor in (0.93, 1.0, 1.07))
-
-
-def _unspaced(font: str) -> str:
+def unspaced(font: str) -> str:
     """The font of a single letter."""
     return font.replace("+0.45", "+0")
 
 
-def _around_v(dark: NDArray[np.float32], x: float, y: float, font: str, height: float) -> PrintedLabel | None:
-    """The name whose V stands here."""
-    best: dict[str, tuple[float, float, float]] = {}
-    sizes = {}
-    for name in TELLING_NAMES[:9]:
-        shape = _sized(shapes().by_name[name, font].picture, height)
-        sizes[name] = shape.shape
-        # V leads the chest leads' names and stands in the middle of the others: at most a letter away.
-        centre = x + (0.5 * shape.shape[1] - 0.38 * height if name[0] == "V" else 0.0)
-        left = round(centre - shape.shape[1] / 2.0 - 0.3 * height) - 2
-        top = round(y - shape.shape[0] / 2.0) - 2
-        right, bottom = left + shape.shape[1] + round(0.6 * height) + 4, top + shape.shape[0] + 4
-        if left < 0 or top < 0 or right > dark.shape[1] or bottom > dark.shape[0]:
-            continue
-        scores = cv2.matchTemplate(dark[top:bottom, left:right], shape, cv2.TM_CCOEFF_NORMED)
-        _, score, _, (dx, dy) = cv2.minMaxLoc(scores)
-        if name[0] == "V":
-            score -= _a_before(dark, left + dx, top + dy + shape.shape[0], height, font)
-        best[name] = (score, left + dx, top + dy)
-    if len(best) < 2:
-        return None
-    ordered = sorted(best.items(), key=lambda item: -item[1][0])
-    name, (score, left, top) = ordered[0]
-    margin = score - ordered[1][1][0]
-    if score < _HIDDEN or margin < _HIDDEN_MARGIN:
-        return None
-    tall, wide = sizes[name]
-    return PrintedLabel(
-        lead=name,
-        free=False,
-        left=float(left + 1),
-        top=float(top + 1),
-        right=float(left + wide - 1),
-        bottom=float(top + tall - 1),
-        likeness=score,
-        margin=margin,
-        font=font,
-    )
-
-
-def _a_before(dark: NDArray[np.float32], left: float, bottom: float, height: float, font: str) -> float:
+def a_before(dark: NDArray[np.float32], left: float, bottom: float, height: float, font: str) -> float:
     """What to take off a chest lead's likeness because an a stands before its V: that is aVR, aVL or aVF."""
-    letter = _sized(shapes().by_name["a", _unspaced(font)].picture, 0.75 * height)
+    letter = sized(shapes().by_name["a", unspaced(font)].picture, 0.75 * height)
     x0, x1 = max(0, round(left - 1.5 * height)), max(0, round(left + 0.25 * height))
     y0, y1 = max(0, round(bottom - 1.15 * height)), round(bottom + 0.2 * height)
     window = dark[y0:y1, x0:x1]
@@ -338,21 +251,11 @@ def _a_before(dark: NDArray[np.float32], left: float, bottom: float, height: flo
     return _A_COST * max(0.0, likeness - _A_LIKENESS)
 
 
-def _sized(picture: NDArray[np.float32], height: float) -> NDArray[np.float32]:
+def sized(picture: NDArray[np.float32], height: float) -> NDArray[np.float32]:
     """A word's picture at a height in pixels, with a pixel of paper around it."""
     tall = max(5, round(height))
     wide = max(2, round(height * picture.shape[1] / picture.shape[0]))
     return np.pad(cv2.resize(picture, (wide, tall), interpolation=cv2.INTER_AREA), 1).astype(np.float32)
-
-
-def _enlarged(label: PrintedLabel, factor: float) -> PrintedLabel:
-    return replace(
-        label,
-        left=label.left * factor,
-        top=label.top * factor,
-        right=label.right * factor,
-        bottom=label.bottom * factor,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,19 +326,19 @@ def look_again(
             window = dark[top:bottom, left:right]
             if window.shape[0] < shape.shape[0] or window.shape[1] < shape.shape[1]:
                 continue
-            window = window + _grain(window.shape)
+            window = window + grain(window.shape)
             scores = cv2.matchTemplate(window.astype(np.float32), shape.astype(np.float32), cv2.TM_CCOEFF_NORMED)
             _, score, _, (x, y) = cv2.minMaxLoc(scores)
             if word.name[0] == "V" and score > likeness.get(word.name, -1.0):
-                score -= _a_before(dark, left + x + 2, top + y + 2 + tall, tall, word.font)
+                score -= a_before(dark, left + x + 2, top + y + 2 + tall, tall, word.font)
             if score > likeness.get(word.name, -1.0):
                 likeness[word.name] = float(score)
                 at[word.name] = (x0 + left + x + shape.shape[1] / 2.0, y0 + top + y + shape.shape[0] / 2.0)
     return Look(likeness=likeness, centre=at) if len(likeness) > 1 else None
 
 
-@functools.cache
-def _grain(shape: tuple[int, int]) -> NDArray[np.float32]:
+@functools.lru_cache(maxsize=64)
+def grain(shape: tuple[int, int]) -> NDArray[np.float32]:
     """A little noise, always the same: perfectly blank paper correlates with everything."""
     return np.random.default_rng(1).normal(0.0, _GRAIN, shape).astype(np.float32)
 

@@ -13,18 +13,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_ingest.flatten import Flat, Paper, lay_flat, read_paper, turned
+from ecg_ingest.flatten import Flat, Paper, read_paper
 from ecg_ingest.glyphs import shapes
-from ecg_ingest.ink import Ink, find_ink, turned_ink, without_bars
+from ecg_ingest.hidden_labels import find_hidden_labels
+from ecg_ingest.ink import Ink, find_ink
 from ecg_ingest.lead_images import LEADS, EcgRefused, LeadBox, QualityFinding, RefusalReason
-from ecg_ingest.paper_grid import GridScale
 from ecg_ingest.paper_scale import PULSE_SECONDS, STANDARD_MM_PER_MILLIVOLT, STANDARD_MM_PER_SECOND
 from ecg_ingest.placed_labels import Placement, place_labels
-from ecg_ingest.printed_labels import TELLING_NAMES, PrintedLabel, find_hidden_labels, find_printed_labels
+from ecg_ingest.printed_labels import TELLING_NAMES, PrintedLabel
 from ecg_ingest.raster_columns import Columns, PrintedPulse, erase_words, find_columns, find_pulses
 from ecg_ingest.raster_rows import RowMatch, match_rows
 from ecg_ingest.raster_signals import CellSignal, cell_signals, moved_left, recording_of, row_shifts
 from ecg_ingest.recording import Recording
+from ecg_ingest.rhythm_strips import repeats
+from ecg_ingest.sheet_views import View, Views
 from ecg_ingest.trace import Line, Row, find_rows, follow
 
 LEAST_ROWS = 3  # lines across a picture; fewer are no 12-lead ECG
@@ -32,14 +34,13 @@ _RULED = 0.01  # pixels up or down a column: a ruler's line
 _MOST_INK = 0.2  # of a picture; a sheet has 2 to 8 per cent
 _MOST_PIECES = 4000  # of ink: more are grain
 LEAST_SIDE = 250  # pixels: twelve leads on fewer cannot be told from one another
-_LEAST_GRID = 0.03  # how much of a picture's pattern its grid must explain
-_SCALES_TRIED, _NEARLY_AS_CLEAR = 3, 0.6
 _UPRIGHT, _LEGIBLE = 5, 3  # names read: the sheet surely stands this way; it may
 _SEARCHED = 3  # turns, and half as many readings of the grid, in which labels under traces are sought: it takes long
 _COLUMN_SECONDS = {"3x4": (2.5,), "4x3": (2.5, 10.0 / 3.0), "6x2": (2.5, 5.0), "12x1": (10.0,)}
 _COLUMN_TOLERANCE = 0.09  # labels do not stand exactly as far apart as their columns begin
 _HEIGHT_TOLERANCE, _WIDTH_TOLERANCE = 0.2, 0.38  # of a pulse: other gains and speeds are twice or half
 _LINE_SECONDS = 10.0  # of a line over a whole sheet
+_BESIDE_MM, _BESIDE_ROW = 8.0, 0.2  # how far a strip's name may stand from its place, the latter of rows' distance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,67 +53,6 @@ class RasterSheet:
     boxes: tuple[LeadBox, ...]
     seconds_per_column: float
     pixels_per_mm: float  # of the picture as given
-
-
-@dataclass(frozen=True, kw_only=True)
-class _View:
-    """A level sheet, its ink and the lines that run across it."""
-
-    flat: Flat
-    ink: Ink
-    rows: list[Row]
-
-
-class _Views:
-    """The sheet under each reading of its grid and each quarter turn, made when first asked for and once."""
-
-    def __init__(self, paper: Paper) -> None:
-        self.scales = _likely(paper.scales)
-        self._paper = paper
-        self._level: dict[int, tuple[Flat, Ink]] = {}
-        self._views: dict[tuple[int, int], _View] = {}
-        self._labels: dict[tuple[int, int], list[PrintedLabel]] = {}
-
-    def level(self, number: int) -> tuple[Flat, Ink]:
-        """The sheet level but not turned, under the reading of its grid with this number."""
-        if number not in self._level:
-            pixels, flat = lay_flat(self._paper, self.scales[number])
-            self._level[number] = flat, find_ink(pixels, flat.pixels_per_mm)
-        return self._level[number]
-
-    def view(self, number: int, quarter_turns: int) -> _View:
-        """The same turned clockwise by quarter turns, with its lines."""
-        if (number, quarter_turns) not in self._views:
-            flat, ink = self.level(number)
-            ink = turned_ink(ink, quarter_turns)
-            rows = find_rows(ink.mask, flat.pixels_per_mm)
-            self._views[number, quarter_turns] = _View(flat=turned(flat, quarter_turns), ink=ink, rows=rows)
-        return self._views[number, quarter_turns]
-
-    def labels(self, number: int, quarter_turns: int) -> list[PrintedLabel]:
-        """The labels on it that stand free."""
-        if (number, quarter_turns) not in self._labels:
-            flat, ink = self.level(number)
-            self._labels[number, quarter_turns] = _free_labels(turned_ink(ink, quarter_turns), flat.pixels_per_mm)
-        return self._labels[number, quarter_turns]
-
-
-def _free_labels(ink: Ink, pixels_per_mm: float) -> list[PrintedLabel]:
-    """The labels that stand free but for columns' bars; what a bar leaves of itself may look like a I."""
-    legible = without_bars(ink, pixels_per_mm)
-    bars = ink.mask & ~legible.mask
-
-    def beside_bar(label: PrintedLabel) -> bool:
-        top, left = max(0, round(label.top) - 2), max(0, round(label.left) - 2)
-        return bool(bars[top : round(label.bottom) + 2, left : round(label.right) + 2].any())
-
-    found = find_printed_labels(legible, pixels_per_mm)
-    return [label for label in found if label.lead in TELLING_NAMES or not beside_bar(label)]
-
-
-def _likely(scales: Sequence[GridScale]) -> list[GridScale]:
-    least = max(_LEAST_GRID, _NEARLY_AS_CLEAR * max((scale.score for scale in scales), default=0.0))
-    return [scale for scale in scales[:_SCALES_TRIED] if scale.score >= least]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +87,7 @@ def read_raster(picture: NDArray[np.uint8], page: int = 0) -> RasterSheet:
             RefusalReason.TOO_SMALL, f"{width} x {height} pixels", "scan the sheet at 150 dots an inch or more"
         )
     paper = read_paper(picture)
-    views = _Views(paper)
+    views = Views(paper)
     if not views.scales:
         raise _without_grid(paper)
     refusals: list[EcgRefused] = []
@@ -164,7 +104,7 @@ def read_raster(picture: NDArray[np.uint8], page: int = 0) -> RasterSheet:
 _PERHAPS_TURNED = (RefusalReason.LABELS_INSUFFICIENT, RefusalReason.ROWS_DO_NOT_MATCH)
 
 
-def _orientations(views: _Views) -> list[int]:
+def _orientations(views: Views) -> list[int]:
     """Quarter turns clockwise to try, the likeliest first: lines run across, and letters stand upright."""
     flat, ink = views.level(0)
     level = views.view(0, 0).rows
@@ -201,37 +141,60 @@ def _no_ecg(lines: int) -> EcgRefused:
     )
 
 
-def _read_upright(views: _Views, quarter_turns: int, rank: int, page: int) -> RasterSheet:
+def _read_upright(views: Views, quarter_turns: int, rank: int, page: int) -> RasterSheet:
     seen = _look(views, quarter_turns, rank)
     fit = seen.placement.fit
     pixels_per_mm = seen.flat.pixels_per_mm
     matches = match_rows(seen.rows, fit, seen.ink.mask, pixels_per_mm)
     failures: list[EcgRefused] = []
-    read: list[RasterSheet] = []
+    read: list[_Way] = []
     for match in matches:
         try:
             read.append(_read_rows(seen, match, page))
         except EcgRefused as refusal:
             failures.append(refusal)
-    if len(read) > 1:
+    if not read:
+        raise failures[0]
+    return _the_one_way(read, nearest=min(abs(match.drop) for match in matches)).sheet
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """What a sheet says if its rows of labels belong to certain lines."""
+
+    sheet: RasterSheet
+    drop: float  # how far the labels stand above their lines, of the distance between rows
+    strips: int  # lines that are no row of leads
+    named: int  # of those, with a name that stands to them as the labels to the rows
+    repeating: int  # of those, that repeat the lead of that name
+
+
+def _the_one_way(ways: Sequence[_Way], nearest: float) -> _Way:
+    """The way in which labels stand beside their own lines; of several, the one that rhythm strips prove.
+
+    A strip has its name where the rows have theirs, and repeats that lead. The limb leads' equations cannot decide:
+    in Cabrera order they nearly hold for rows that are shifted by one.
+    """
+    proved = [way for way in ways if 0 < way.strips == way.repeating] if len(ways) > 1 else list(ways)
+    if len(proved) != 1 or sum(way.named > 0 for way in ways) > 1 or abs(proved[0].drop) > nearest:
         raise EcgRefused(
             RefusalReason.LAYOUT_AMBIGUOUS,
             "the labels may belong to the lines above or below them",
             "export the ECG with labels beside their lines",
         )
-    if not read:
-        raise failures[0]
-    return read[0]
+    return proved[0]
 
 
-def _look(views: _Views, quarter_turns: int, rank: int) -> _Seen:
+def _look(views: Views, quarter_turns: int, rank: int) -> _Seen:
     """The reading of the grid under which the labels form a layout at a known speed."""
     refusals = []
     for number in range(len(views.scales)):
         view = views.view(number, quarter_turns)
         free = views.labels(number, quarter_turns)
         try:
-            labels, placement = _placed(view, free, search=max(rank, 2 * number) < _SEARCHED)
+            labels, placement = _placed(
+                view, views.legible(number, quarter_turns), free, search=max(rank, 2 * number) < _SEARCHED
+            )
         except EcgRefused as refusal:
             refusals.append(refusal if _beats(view.ink, view.rows) else _no_ecg(len(view.rows)))
             continue
@@ -246,18 +209,20 @@ def _beats(ink: Ink, rows: list[Row]) -> bool:
     return len(lively) >= LEAST_ROWS and float(ink.mask.mean()) < _MOST_INK and pieces < _MOST_PIECES
 
 
-def _placed(view: _View, free: list[PrintedLabel], *, search: bool) -> tuple[list[PrintedLabel], Placement]:
+def _placed(
+    view: View, legible: Ink, free: list[PrintedLabel], *, search: bool
+) -> tuple[list[PrintedLabel], Placement]:
     """The layout from labels that stand free; if they are too few, from those under the trace as well."""
     ink, pixels_per_mm = view.ink, view.flat.pixels_per_mm
     try:
-        return free, place_labels(free, ink, pixels_per_mm, _COLUMN_SECONDS, _COLUMN_TOLERANCE)
+        return free, place_labels(free, ink, legible, pixels_per_mm, _COLUMN_SECONDS, _COLUMN_TOLERANCE)
     except EcgRefused as refusal:
         few = sum(label.lead in TELLING_NAMES for label in free) < _UPRIGHT
         if not search or refusal.reason not in (_PERHAPS_HIDDEN if few else _TOO_FEW_FREE):
             raise
-    hidden = find_hidden_labels(without_bars(ink, pixels_per_mm), pixels_per_mm, free)
+    hidden = find_hidden_labels(legible, pixels_per_mm, free)
     labels = [*free, *(label for label in hidden if not any(_over(label, other) for other in free))]
-    return labels, place_labels(labels, ink, pixels_per_mm, _COLUMN_SECONDS, _COLUMN_TOLERANCE)
+    return labels, place_labels(labels, ink, legible, pixels_per_mm, _COLUMN_SECONDS, _COLUMN_TOLERANCE, last=True)
 
 
 _TOO_FEW_FREE = (RefusalReason.LABELS_INSUFFICIENT, RefusalReason.LAYOUT_AMBIGUOUS)
@@ -292,7 +257,7 @@ def _without_grid(paper: Paper) -> EcgRefused:
     )
 
 
-def _read_rows(seen: _Seen, match: RowMatch, page: int) -> RasterSheet:
+def _read_rows(seen: _Seen, match: RowMatch, page: int) -> _Way:
     """Lines to signals, for one way in which the rows of labels may lie over the lines."""
     flat, fit = seen.flat, seen.placement.fit
     work = flat.pixels_per_mm
@@ -322,7 +287,7 @@ def _read_rows(seen: _Seen, match: RowMatch, page: int) -> RasterSheet:
     cells = cell_signals(own, fit.layout, columns, work)
     strips = [line for number, line in enumerate(lines) if not match.first <= number < match.first + len(own)]
     recording = recording_of(cells, seconds, findings)
-    return RasterSheet(
+    sheet = RasterSheet(
         recording=recording,
         layout=f"{fit.layout.name}+{len(strips)}" if strips else fit.layout.name,
         order=fit.layout.order,
@@ -330,6 +295,32 @@ def _read_rows(seen: _Seen, match: RowMatch, page: int) -> RasterSheet:
         seconds_per_column=seconds,
         pixels_per_mm=flat.source_pixels_per_mm,
     )
+    names = [(strip, name) for strip in strips if (name := _name_beside(seen, strip, match.drop)) is not None]
+    return _Way(
+        sheet=sheet,
+        drop=match.drop,
+        strips=len(strips),
+        named=len(names),
+        repeating=sum(repeats(strip, name, cells, columns, work) for strip, name in names),
+    )
+
+
+def _name_beside(seen: _Seen, strip: Line, drop: float) -> str | None:
+    """The lead whose name stands to a line as the first column's labels stand to the rows."""
+    fit, pixels_per_mm = seen.placement.fit, seen.flat.pixels_per_mm
+    across = float(fit.across[:, 0].mean())
+    beside = strip.part(across - _BESIDE_MM * pixels_per_mm, across + 2.0 * _BESIDE_MM * pixels_per_mm).middle
+    if not np.isfinite(beside).any():
+        return None
+    down = float(np.nanmedian(beside)) - drop * fit.row_pixels
+    near = [
+        label
+        for label in seen.labels
+        if label.lead != "I"
+        and abs(label.centre[0] - across) < _BESIDE_MM * pixels_per_mm
+        and abs(label.centre[1] - down) < _BESIDE_ROW * fit.row_pixels
+    ]
+    return max(near, key=lambda label: label.likeness).lead.lstrip("-") if near else None
 
 
 def _without_letters(seen: _Seen) -> NDArray[np.bool_]:

@@ -89,7 +89,7 @@ def fit_layouts(labels: Sequence[PrintedLabel], pixels_per_mm: float) -> list[La
             if best is None or fit.score > best.score:
                 best = fit
         if best is not None:
-            fits.append(_settled(best, labels, pixels_per_mm))
+            fits.append(settled(best, labels, pixels_per_mm))
     fits.sort(key=lambda fit: -fit.score)
     return fits
 
@@ -176,7 +176,7 @@ def _may_be_part(printed: str, expected: str) -> bool:
     )
 
 
-def _settled(fit: LayoutFit, labels: Sequence[PrintedLabel], pixels_per_mm: float) -> LayoutFit:
+def settled(fit: LayoutFit, labels: Sequence[PrintedLabel], pixels_per_mm: float) -> LayoutFit:
     """The table moved to fit all labels in place: shifted, stretched, and sheared where many labels say so."""
     for _ in range(2):
         cells = [cell for cell in fit.found if fit.layout.rows[cell[0]][cell[1]] != "I"] or list(fit.found)

@@ -28,6 +28,7 @@ class RowMatch:
     rows: tuple[Row, ...]
     first: int
     spread: float
+    drop: float  # how far the labels stand above their lines, of the distance between rows
 
 
 def match_rows(rows: list[Row], fit: LayoutFit, mask: NDArray[np.bool_], pixels_per_mm: float) -> list[RowMatch]:
@@ -72,7 +73,7 @@ def _ways(rows: list[Row], fit: LayoutFit) -> list[RowMatch]:
                 and drops.max() <= _LABEL_ABOVE
                 and uneven <= 2 * _REGULAR
             ):
-                ways.append(RowMatch(rows=tuple(kept), first=first, spread=spread))
+                ways.append(RowMatch(rows=tuple(kept), first=first, spread=spread, drop=float(np.median(drops))))
     ways.sort(key=lambda way: way.spread)
     return ways
 

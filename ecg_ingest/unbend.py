@@ -29,6 +29,7 @@ _MESH = 8  # pixels
 _RIDGE = 1e-5
 _FLAT_MM = 0.5  # root mean square by which a flat sheet's grid may differ from straight lines
 _MESH_MM = 3.0
+_STRIP = 128  # rows of pixels that are redrawn at once
 _MOST_STRETCH = 1.5  # of the size that the picture would have flat
 _WEAK = 0.25  # of the usual strength of the grid: a place where it is not seen
 
@@ -371,20 +372,28 @@ def straighten(rgb: NDArray[np.uint8], bend: Bend, pixels_per_mm: float) -> Stra
     steps_across, steps_down = np.diff(places[:, :, 0], axis=1), np.diff(places[:, :, 1], axis=0)
     if (steps_across[inside[:, 1:]] <= 0).any() or (steps_down[inside[1:]] <= 0).any():
         return None
-    xs, ys = np.meshgrid(np.arange(size[0], dtype=np.float32), np.arange(size[1], dtype=np.float32))
     mesh = places.astype(np.float32)
-    at = ((xs / np.float32(every) + 1.0), (ys / np.float32(every) + 1.0))
-    source = [cv2.remap(mesh[:, :, axis], *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for axis in (0, 1)]
     edge = np.concatenate((rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]))
-    flat = cv2.remap(
-        rgb,
-        source[0] - 0.5,
-        source[1] - 0.5,
-        cv2.INTER_CUBIC,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=[float(value) for value in np.median(edge, axis=0)],
-    )
-    return straight._replace(rgb=np.asarray(flat, dtype=np.uint8))
+    beyond = [float(value) for value in np.median(edge, axis=0)]
+    flat = np.empty((size[1], size[0], 3), dtype=np.uint8)
+    for first in range(0, size[1], _STRIP):  # the maps of a whole sheet at once take a hundred megabytes and more
+        strip = flat[first : first + _STRIP]
+        xs, ys = np.meshgrid(
+            np.arange(size[0], dtype=np.float32), np.arange(first, first + len(strip), dtype=np.float32)
+        )
+        at = (xs / np.float32(every) + 1.0, ys / np.float32(every) + 1.0)
+        source = [
+            cv2.remap(mesh[:, :, axis], *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for axis in (0, 1)
+        ]
+        strip[:] = cv2.remap(
+            rgb,
+            source[0] - 0.5,
+            source[1] - 0.5,
+            cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=beyond,
+        )
+    return straight._replace(rgb=flat)
 
 
 def _first_guess(bend: Bend, millimetres: NDArray[np.float64]) -> NDArray[np.float64]:

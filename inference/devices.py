@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import distributed, nn
 
+from inference.int8 import has_int8
 from inference.recipe import Precision
 
 
@@ -96,6 +97,8 @@ def precision_on(device: torch.device, asked: Precision) -> Precision:
         If `asked` is one that the device lacks. On a CPU without matrix units bf16 and fp16 are 44 to 500 times
         slower than fp32, so they are not taken there.
     """
+    if asked is Precision.INT8:
+        raise ValueError("nothing trains in int8; `model lower` makes a package that answers in it")
     has_bf16 = device.type == "cuda" and multiplies_fast(device, Precision.BF16)
     if asked is Precision.AUTO:
         if device.type != "cuda":
@@ -113,8 +116,14 @@ def multiplies_fast(device: torch.device, precision: Precision) -> bool:
     if precision is Precision.FP32:
         return True
     if device.type == "cuda":
-        return precision is Precision.FP16 or torch.cuda.is_bf16_supported(including_emulation=False)
-    return precision is Precision.BF16 and (_processor_has("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+        if precision is Precision.BF16:
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+        return precision is Precision.FP16
+    if precision is Precision.INT8 and not (has_int8() and _processor_has("_is_vnni_supported")):
+        return False
+    return precision in {Precision.BF16, Precision.INT8} and _processor_has(
+        "_is_avx512_bf16_supported", "_is_amx_tile_supported"
+    )
 
 
 def _processor_has(*features: str) -> bool:

@@ -12,7 +12,7 @@ from inference.architecture import CHEST_EMBEDDING, ECG_EMBEDDING, Architecture
 from inference.devices import autocast
 from inference.manifest import EcgPreprocessing
 from inference.network import FusedNetwork
-from inference.prepared import DTYPES, PreparedVit, prepared
+from inference.prepared import PreparedVit, prepared
 from inference.radiograph import RadiographPreprocessing, patches
 from inference.recipe import Precision
 
@@ -20,8 +20,14 @@ PATCHES = 9
 LEAD_IMAGES_SHAPE = (12, 48, 224, 3)
 
 
+class UnfitPrecision(ValueError):
+    """A chest encoder cannot multiply in the precision asked for."""
+
+
 class Engine:
-    """A fused network with the preprocessing that belongs to it. One of the radiograph alone is a ValueError.
+    """A fused network with the preprocessing that belongs to it.
+
+    One of the radiograph alone is a ValueError; int8 for any other chest encoder than a ViT on a CPU is UnfitPrecision.
 
     The network is the engine's from then on: on a CPU a ViT among its parts is taken apart (`prepared`).
     `precision` is that of the chest encoder's multiplications; the rest stays float32.
@@ -45,9 +51,11 @@ class Engine:
         # Convolutions on a CPU run a third faster over channels laid last; a ViT has none that matter.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self._device.type == "cpu":
-            network.chest = prepared(network.chest, DTYPES[precision])
+            network.chest = prepared(network.chest, precision)
         # What was prepared has its precision in its weights; anything else is told by torch.
         self._cast_to = precision if not _holds_prepared(network.chest) else Precision.FP32
+        if self._cast_to is Precision.INT8:
+            raise UnfitPrecision("int8 is for a ViT that answers on a CPU")
 
     def embed_chest(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
         """The nine patches of `picture` [512, 512] in one batch, as embeddings [9, 1024]."""

@@ -30,8 +30,8 @@ class Gate:
     torch: str  # version
 
     def __post_init__(self) -> None:
-        if self.precision not in {Precision.BF16, Precision.FP16}:
-            raise ValueError("a gate is for bf16 or fp16")
+        if self.precision not in {Precision.BF16, Precision.FP16, Precision.INT8}:
+            raise ValueError("a gate is for bf16, fp16 or int8")
         if self.cases < 1:
             raise ValueError("a gate needs a case")
         if not passes(self.mean_delta_mmhg, self.maximum_delta_mmhg):

@@ -1,4 +1,4 @@
-"""Make of a package a second one whose chest encoder multiplies in bf16 or fp16, if its golden cases allow it.
+"""Make of a package a second one whose chest encoder multiplies in bf16, fp16 or int8, if its golden cases allow it.
 
 The weights stay as they are stored; what changes is how they are multiplied, and so the package's digest and version.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from inference.devices import multiplies_fast
-from inference.engine import Engine, network_from_tensors
+from inference.engine import Engine, UnfitPrecision, network_from_tensors
 from inference.gate import Gate, deltas, passes, told
 from inference.manifest import Manifest
 from inference.package import Package, locate, read_card, read_package, write_package
@@ -76,7 +76,10 @@ def lower(source: Path | str, folder: Path, precision: Precision, *, device: str
 def judge(package: Package, precision: Precision, device: str) -> Gate:
     """Compute the golden cases of `package` in `precision`. Raises LoweringRefused where they stray too far."""
     network = network_from_tensors(package.manifest.architecture, package.weights).to(device)
-    engine = Engine(network, package.manifest.radiograph, package.manifest.ecg, precision=precision)
+    try:
+        engine = Engine(network, package.manifest.radiograph, package.manifest.ecg, precision=precision)
+    except UnfitPrecision as error:
+        raise LoweringRefused(str(error), "bf16 is for every chest encoder") from error
     found = np.stack([engine.answer(case.picture, case.lead_images) for case in package.golden])
     reference = np.array([case.patch_mpap_mmhg for case in package.golden])
     mean, maximum = deltas(found, reference)

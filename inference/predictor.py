@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from inference.architecture import CHEST_EMBEDDING
 from inference.calibration import INTERVAL_LEVEL, Calibration
 from inference.devices import multiplies_fast
-from inference.engine import LEAD_IMAGES_SHAPE, PATCHES, Engine, network_from_tensors
+from inference.engine import LEAD_IMAGES_SHAPE, PATCHES, Engine, UnfitPrecision, network_from_tensors
 from inference.explanation import Explanation, Typical, explain, occlude
 from inference.gate import deltas, passes, told
 from inference.manifest import Manifest, PackageFault, PackageRefused
@@ -87,7 +87,12 @@ class Predictor:
             raise PackageRefused(PackageFault.CALIBRATION, CALIBRATION, f"is not a calibration ({error})") from error
         manifest = package.manifest
         _check_precision(manifest)
-        engine = Engine(network, manifest.radiograph, manifest.ecg, precision=manifest.precision)
+        try:
+            engine = Engine(network, manifest.radiograph, manifest.ecg, precision=manifest.precision)
+        except UnfitPrecision as error:
+            raise PackageRefused(
+                PackageFault.PRECISION, MANIFEST, str(error), "use the package in fp32 that it was made of"
+            ) from error
         _reproduce(engine, package.golden, manifest)
         return cls(engine, calibration, typical, view, manifest)
 

@@ -7,6 +7,7 @@ weights; the last block computes the class token alone, since nothing else of it
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,14 +15,20 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention, softmax
 
 from inference.backbones import PATCH_TOKENS, Projected
+from inference.int8 import Int8Linear
 from inference.recipe import Precision
 
-DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+DTYPES = {
+    Precision.FP32: torch.float32,
+    Precision.BF16: torch.bfloat16,
+    Precision.FP16: torch.float16,
+    Precision.INT8: torch.bfloat16,  # what is not a linear layer of its blocks
+}
 ROWS = 9 * PATCH_TOKENS
 """Rows for which weights are laid out: the tokens of one examination. Any other number gives the same, slower."""
 
 
-def prepared(encoder: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+def prepared(encoder: nn.Module, precision: Precision = Precision.FP32) -> nn.Module:
     """`encoder` ready to answer on this CPU; itself where there is nothing to prepare.
 
     A ViT is taken apart: its weights move into what is given back, so that memory never holds them twice.
@@ -30,12 +37,13 @@ def prepared(encoder: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Modul
     ----------
     encoder
         In evaluation mode, on the CPU, float32.
-    dtype
-        In which a ViT multiplies; sums, norms and the way past the blocks stay in float32.
+    precision
+        In which a ViT multiplies; sums, norms and the way past the blocks stay in float32. In int8 it multiplies by
+        its weights; attention and the last block are in bf16 then.
     """
     if isinstance(encoder, Projected) and _is_vit(encoder.backbone):
-        encoder.backbone = PreparedVit(encoder.backbone, dtype)
-    return PreparedVit(encoder, dtype) if _is_vit(encoder) else encoder
+        encoder.backbone = PreparedVit(encoder.backbone, precision)
+    return PreparedVit(encoder, precision) if _is_vit(encoder) else encoder
 
 
 def _is_vit(module: nn.Module) -> bool:
@@ -47,7 +55,7 @@ def _is_vit(module: nn.Module) -> bool:
 class PreparedVit(nn.Module):
     """timm's DINOv2 ViT, patches [B, 3, 224, 224] to the class token after the final norm [B, features]."""
 
-    def __init__(self, vit: Any, dtype: torch.dtype) -> None:
+    def __init__(self, vit: Any, precision: Precision) -> None:
         super().__init__()
         if vit.global_pool != "token" or vit.num_prefix_tokens != 1 or not isinstance(vit.norm_pre, nn.Identity):
             raise TypeError("only a ViT with one class token, pooled by it, can be prepared")
@@ -60,7 +68,7 @@ class PreparedVit(nn.Module):
         self.blocks: list[_Block] = []
         while blocks:
             last = len(blocks) == 1
-            self.blocks.append(_Block(blocks.pop(0), dtype, last=last))
+            self.blocks.append(_Block(blocks.pop(0), precision, last=last))
         self.norm = vit.norm
 
     def forward(self, patches: Tensor) -> Tensor:
@@ -75,8 +83,10 @@ class PreparedVit(nn.Module):
 class _Block:
     """One transformer block; the last one of an encoder gives its class token alone."""
 
-    def __init__(self, block: Any, dtype: torch.dtype, *, last: bool) -> None:
-        self._last, self._dtype = last, dtype
+    def __init__(self, block: Any, precision: Precision, *, last: bool) -> None:
+        self._last, self._dtype = last, DTYPES[precision]
+        # The last block has little to multiply, and nothing after it evens its errors out.
+        made = _in_int8 if precision is Precision.INT8 and not last else partial(_Linear, dtype=self._dtype)
         self._heads = block.attn.num_heads
         self._norm1, self._norm2 = block.norm1, block.norm2
         scale1, scale2 = (None if isinstance(s, nn.Identity) else s.gamma for s in (block.ls1, block.ls2))
@@ -84,17 +94,17 @@ class _Block:
         of_query = torch.ones(3 * features)
         of_query[:features] = block.attn.scale
         if last:
-            self._query = _Linear(qkv.weight[:features], qkv.bias[:features], dtype, of_query[:features], rows=9)
-            self._qkv = _Linear(qkv.weight[features:], qkv.bias[features:], dtype)
+            self._query = made(qkv.weight[:features], qkv.bias[:features], scale=of_query[:features], rows=9)
+            self._qkv = made(qkv.weight[features:], qkv.bias[features:])
         else:
-            self._qkv = _Linear(qkv.weight, qkv.bias, dtype, of_query)
+            self._qkv = made(qkv.weight, qkv.bias, scale=of_query)
         rows = 9 if last else ROWS
         block.attn.qkv = None
-        self._project = _Linear(block.attn.proj.weight, block.attn.proj.bias, dtype, scale1, rows=rows)
+        self._project = made(block.attn.proj.weight, block.attn.proj.bias, scale=scale1, rows=rows)
         block.attn.proj = None
-        self._widen = _Linear(block.mlp.fc1.weight, block.mlp.fc1.bias, dtype, rows=rows)
+        self._widen = made(block.mlp.fc1.weight, block.mlp.fc1.bias, rows=rows)
         block.mlp.fc1 = None
-        self._narrow = _Linear(block.mlp.fc2.weight, block.mlp.fc2.bias, dtype, scale2, rows=rows)
+        self._narrow = made(block.mlp.fc2.weight, block.mlp.fc2.bias, scale=scale2, rows=rows)
         block.mlp.fc2 = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -126,11 +136,10 @@ class _Linear:
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor, dtype: torch.dtype, scale: Tensor | None = None, *, rows: int = ROWS
+        self, weight: Tensor, bias: Tensor, *, dtype: torch.dtype, scale: Tensor | None = None, rows: int = ROWS
     ) -> None:
         with torch.no_grad():
-            if scale is not None:
-                weight, bias = weight * scale[:, None], bias * scale
+            weight, bias = _scaled(weight, bias, scale)
             weight, self._bias = weight.detach().to(dtype).contiguous(), bias.detach().to(dtype).clone()
             self._packed = _has_packed()
             self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows) if self._packed else weight
@@ -148,6 +157,15 @@ class _Linear:
         if self._packed and self._weight.dtype == torch.float32:
             return torch.ops.mkldnn._linear_pointwise.binary(x, carried.contiguous(), self._weight, self._bias, "add")
         return carried + self(x)
+
+
+def _in_int8(weight: Tensor, bias: Tensor, *, scale: Tensor | None = None, rows: int = ROWS) -> Int8Linear:
+    with torch.no_grad():
+        return Int8Linear(*_scaled(weight, bias, scale), rows=rows)
+
+
+def _scaled(weight: Tensor, bias: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    return (weight, bias) if scale is None else (weight * scale[:, None], bias * scale)
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -27,12 +27,13 @@ class Target(StrEnum):
 
 
 class Precision(StrEnum):
-    """Of the multiplications in training; weights, sums and losses stay fp32."""
+    """Of the multiplications; weights, sums and losses stay fp32."""
 
     AUTO = "auto"  # bf16 on a GPU that has it, else fp16 on a GPU, fp32 on a CPU
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
+    INT8 = "int8"  # of a chest encoder that answers on a CPU; nothing trains in it
 
 
 @dataclass(frozen=True, kw_only=True)

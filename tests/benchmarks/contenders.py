@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,13 @@ def make(folder: Path, backbone: str, names: list[str]) -> dict[str, Any]:
     _write(folder / "fp32", network)
     nine, leads = _given()
     np.savez(folder / "inputs.npz", nine=nine.numpy(), leads=leads.numpy())
-    for begins, form in (("openvino", _to_openvino), ("onnxruntime", _to_onnx), ("pulmolink bf16", _to_bf16)):
+    forms: tuple[tuple[str, Callable[[Path], None]], ...] = (
+        ("openvino", _to_openvino),
+        ("onnxruntime", _to_onnx),
+        ("pulmolink bf16", partial(_lowered, Precision.BF16)),
+        ("pulmolink int8", partial(_lowered, Precision.INT8)),
+    )
+    for begins, form in forms:
         if any(name.startswith(begins) for name in names):
             with contextlib.suppress(NotHere):  # the contender itself will say so
                 form(folder)
@@ -146,10 +153,10 @@ def _backbone_of(folder: Path) -> str:
     return MODELS[(folder.parent / "model").read_text(encoding="utf-8")]
 
 
-def _to_bf16(folder: Path) -> None:
-    if not multiplies_fast(torch.device("cpu"), Precision.BF16):
-        raise NotHere("this processor has no bf16 instructions")
-    lower(folder / "fp32", folder / "bf16", Precision.BF16)
+def _lowered(precision: Precision, folder: Path) -> None:
+    if not multiplies_fast(torch.device("cpu"), precision):
+        raise NotHere(f"this processor has no {precision.value} instructions")
+    lower(folder / "fp32", folder / precision.value, precision)
 
 
 def _to_openvino(folder: Path) -> None:
@@ -294,7 +301,7 @@ class _Service:
 
     def __init__(self, folder: Path, threads: int, precision: str) -> None:
         if not (folder / precision).is_dir():
-            raise NotHere("this processor has no bf16 instructions")
+            raise NotHere(f"this processor has no {precision} instructions")
         self.predictor = Predictor.load(folder / precision, threads=threads)
         self.part10 = _part10()
         self.radiograph = read_radiograph(self.part10, self.predictor.preprocessing)
@@ -351,7 +358,7 @@ WAYS: dict[str, Callable[[Path, int], Way]] = {
     "openvino bf16": _openvino("bf16"),
     "onnxruntime int8": _onnxruntime("model.int8.onnx"),
 }
-OWN = {"pulmolink fp32": "fp32", "pulmolink bf16": "bf16"}
+OWN = {"pulmolink fp32": "fp32", "pulmolink bf16": "bf16", "pulmolink int8": "int8"}
 
 
 def _seconds(way: Callable[[], object]) -> float:

@@ -114,6 +114,8 @@ def _watch(
                 _append(path, row | {"reason": "crashed", "detail": f"the process ended with {worker.exitcode}"})
                 doing[slot] = -1
                 workers[slot] = started(slot)
+                if stands:
+                    os.kill(workers[slot].pid, signal.SIGSTOP)
         if active - said >= _SAY_SECONDS:
             said = active
             done = min(following.value, len(tasks))

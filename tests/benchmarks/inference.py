@@ -34,6 +34,7 @@ DESCRIBED = {
     "one batch": "timm eager fp32, the nine patches in one batch, the ECG once",
     "pulmolink fp32": "this predictor, a package loaded as the worker loads it",
     "pulmolink bf16": "the same, made by `model lower`",
+    "pulmolink int8": "the same, made by `model lower`; its share is of the fp32 rate",
     "torch.compile fp32": "weights frozen; load_seconds holds the compilation",
     "onnxruntime int8": "dynamic, per channel; its share is of the fp32 rate",
 }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecg_ingest import LEADS, EcgSource, LeadImages, RenderStyle, read
+from ecg_ingest import LEADS, EcgSource, LeadImages, RefusalReason, RenderStyle, read
 from ecg_ingest.cheapest_path import cheapest_paths
 from ecg_ingest.glyphs import shapes
 from ecg_ingest.ink import Ink, without_bars
@@ -82,6 +82,29 @@ def test_cabrera_order_is_told_from_the_standard_one_and_its_minus_avr_is_turned
     assert (images.page_layout, images.page_order) == ("6x2", "cabrera")
     assert boxes_hold_their_cells(images, sheet)
     assert likeness(images, sheet, "aVR") > 0.8
+
+
+@pytest.mark.parametrize("order", ["standard", "cabrera"])
+def test_labels_between_two_rows_belong_to_the_row_for_which_the_strip_s_own_name_speaks(order: str) -> None:
+    sheet = drawn(order=order, label_place="below", pitch_mm=26.0)
+    images = read(sheet.file(), style=STYLE)
+    assert (images.page_layout, images.page_order) == ("3x4+1", order)
+    assert boxes_hold_their_cells(images, sheet)
+
+
+def test_labels_between_two_rows_are_ambiguous_if_the_strip_bears_another_lead_s_name() -> None:
+    sheet = drawn(label_place="below", pitch_mm=26.0, rhythm=("V1",))
+    left, _, _, bottom = sheet.box("III")
+    across, down = slice(round(left), round(left) + 54), round(bottom) + 90  # 9 mm; 15 mm under the strip's top
+    sheet.rgb[down : down + 66, across] = sheet.rgb[down - 156 : down - 90, across]  # III, a row higher, over V1
+    assert outcome(sheet.file()) is RefusalReason.LAYOUT_AMBIGUOUS
+
+
+def test_names_that_the_traces_run_into_are_read() -> None:
+    sheet = drawn(layout="6x2", rhythm=(), label_place="on", font="VeraBd.ttf", label_mm=2.8)
+    images = read(sheet.file(), style=STYLE)
+    assert images.page_layout == "6x2"
+    assert boxes_hold_their_cells(images, sheet)
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,31 @@ def test_fp16_is_for_gpus() -> None:
 
 
 @pytest.mark.usefixtures("any_processor")
+def test_int8_is_for_a_vit_and_refused_for_anything_else(make_package: MakePackage, tmp_path: Path) -> None:
+    source = make_package()  # a small stand-in that is not timm's ViT
+    with pytest.raises(LoweringRefused, match="int8 is for a ViT"):
+        lower(source, tmp_path / "lowered", Precision.INT8)
+    package = read_package(source)
+    write_package(
+        tmp_path / "claimed",
+        replace(package.manifest, gate=gate(precision=Precision.INT8)),
+        weights=package.weights,
+        calibration=package.calibration,
+        golden=package.golden,
+        card="# claimed\n",
+    )
+    with pytest.raises(PackageRefused) as caught:
+        Predictor.load(tmp_path / "claimed")
+    assert caught.value.fault is PackageFault.PRECISION
+
+
+def test_int8_is_not_trained_in_and_not_for_gpus() -> None:
+    with pytest.raises(ValueError, match="nothing trains in int8"):
+        devices.precision_on(torch.device("cpu"), Precision.INT8)
+    assert not devices.multiplies_fast(torch.device("cuda"), Precision.INT8)
+
+
+@pytest.mark.usefixtures("any_processor")
 def test_a_lowered_package_is_not_lowered_again(make_package: MakePackage, tmp_path: Path) -> None:
     lower(make_package(), tmp_path / "lowered", Precision.BF16)
     with pytest.raises(LoweringRefused, match="runs in bf16 already"):

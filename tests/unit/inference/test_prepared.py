@@ -1,4 +1,4 @@
-"""An encoder made ready to answer is the same function, to rounding; in bf16 nearly so."""
+"""An encoder made ready to answer is the same function, to rounding; in bf16 and int8 nearly so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 
 from inference.architecture import MICRO, MICRO_VIT, VIT_SMALL
 from inference.backbones import chest_encoder
+from inference.int8 import Int8Linear, has_int8
 from inference.prepared import PreparedVit, prepared
+from inference.recipe import Precision
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def test_without_packed_multiplication_it_multiplies_as_usual(
 
 
 def test_in_bf16_it_strays_a_little(small: torch.nn.Module) -> None:
-    ready = prepared(copy.deepcopy(small), torch.bfloat16)
+    ready = prepared(copy.deepcopy(small), Precision.BF16)
     with torch.inference_mode():
         expected, found = small(PATCHES), ready(PATCHES)
     assert found.dtype == torch.float32
@@ -82,3 +84,31 @@ def test_other_encoders_stay_as_they_are(backbone: str) -> None:
     encoder = chest_encoder(backbone).eval()
     assert prepared(encoder) is encoder
     assert not any(isinstance(part, PreparedVit) for part in encoder.modules())
+
+
+@pytest.mark.skipif(not has_int8(), reason="this torch does not offer oneDNN's int8 operators")
+def test_in_int8_it_strays_further_and_gives_the_same_bits_again(small: torch.nn.Module) -> None:
+    ready = prepared(copy.deepcopy(small), Precision.INT8)
+    with torch.inference_mode():
+        expected, found = small(PATCHES), ready(PATCHES)
+        again = ready(PATCHES)
+    assert found.dtype == torch.float32
+    assert 1e-4 < (expected - found).std() / expected.std() < 0.1
+    assert torch.equal(found, again)
+
+
+@pytest.mark.skipif(not has_int8(), reason="this torch does not offer oneDNN's int8 operators")
+def test_an_int8_layer_errs_by_its_steps_alone() -> None:
+    """An input that lies on the steps of its range, and weights on theirs, multiply exactly; a one-sided range too."""
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randint(-127, 128, (48, 64), generator=generator).float() * 0.01
+    weight[:, 0] = 1.27  # so that each row's step is 0.01
+    bias = torch.randn(48, generator=generator)
+    layer = Int8Linear(weight, bias, rows=20)
+    for low, high in ((-128, 127), (0, 255), (3, 255), (-255, -1)):
+        x = torch.randint(low, high + 1, (4, 5, 64), generator=generator).float() * 0.02
+        x[0, 0, :2] = torch.tensor([float(min(low, 0)), float(max(high, 0))]) * 0.02
+        carried = torch.randn(4, 5, 48, generator=generator)
+        expected = carried + torch.nn.functional.linear(x, weight, bias)
+        assert torch.allclose(layer.onto(carried, x), expected, atol=1e-3)
+    assert torch.allclose(layer(torch.zeros(2, 64)).float(), bias.expand(2, -1), rtol=0.01)
