@@ -30,7 +30,7 @@ SHORT_HELPS = {
     "train": "Train a network on a table of labelled examinations.",
     "ablate": "Train the six rows of the paper's Table 1 on phantoms.",
     "package": "Make a model package of a finished training.",
-    "lower": "Make a package that multiplies in bf16 or fp16.",
+    "lower": "Make a package that multiplies in bf16, fp16 or int8.",
     "sign": "Sign a package (OpenSSF Model Signing).",
     "verify": "Check every byte, golden case and signature of a package.",
     "install": "Verify a package and copy it to model.folder.",
