@@ -35,6 +35,7 @@ class Flat:
     to_picture: _Matrix  # [3, 3] from its pixels to the given picture's
     source_pixels_per_mm: float  # of the given picture
     straightened: Straightened | None = None  # what `to_picture` leads to, where the paper was bent
+    doubtful: bool = False  # whether the labels must prove that time runs evenly
     base_to_picture: _Matrix = field(default_factory=lambda: np.eye(3))  # from there on
 
     def box(self, left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
@@ -61,11 +62,20 @@ class Paper:
     tilt: float
     scales: tuple[GridScale, ...]
     straightened: Straightened | None = None
+    doubtful: bool = False
     base_to_picture: _Matrix = field(default_factory=lambda: np.eye(3))
 
 
-def read_paper(picture: NDArray[np.uint8]) -> Paper:
-    """Make a picture of workable size, and look for its grid on a smaller copy."""
+def read_paper(picture: NDArray[np.uint8], *, as_it_lies: bool = False) -> Paper:
+    """Make a picture of workable size, and look for its grid on a smaller copy.
+
+    Parameters
+    ----------
+    picture : uint8 array [height, width, 3]
+        RGB.
+    as_it_lies : bool
+        Take the paper for flat, though its grid may not seem so: a faint grid, or one in grain, misleads.
+    """
     base = _reduced(picture, BASE_SIDE)
     back = _scaled(picture.shape[1] / base.shape[1], picture.shape[0] / base.shape[0])
     small = _reduced(base, _GRID_SIDE)
@@ -76,7 +86,8 @@ def read_paper(picture: NDArray[np.uint8]) -> Paper:
         GridScale(across=scale.across * enlarged[0], down=scale.down * enlarged[1], score=scale.score)
         for scale in grid_scales(turn(pattern, tilt))
     )
-    return _unbent(Paper(rgb=base, to_picture=back, tilt=tilt, scales=scales))
+    paper = Paper(rgb=base, to_picture=back, tilt=tilt, scales=scales, doubtful=as_it_lies)
+    return paper if as_it_lies else _unbent(paper)
 
 
 def _reduced(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -112,6 +123,7 @@ def _unbent(paper: Paper) -> Paper:
         tilt=0.0,
         scales=(GridScale(across=scale.mean, down=scale.mean, score=1.0),),
         straightened=straight,
+        doubtful=True,
         base_to_picture=paper.to_picture,
     )
 
@@ -147,6 +159,7 @@ def lay_flat(paper: Paper, scale: GridScale) -> tuple[NDArray[np.uint8], Flat]:
         to_picture=back,
         source_pixels_per_mm=work * enlarged,
         straightened=paper.straightened,
+        doubtful=paper.doubtful,
         base_to_picture=paper.base_to_picture,
     )
     return np.asarray(pixels, dtype=np.uint8), flat

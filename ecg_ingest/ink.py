@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ecg_ingest.folds import without_folds
 from ecg_ingest.paper_grid import brightest_channel
+from ecg_ingest.pen_marks import pen_marks
 
 _PAPER_MM = 3.0  # nothing printed on a sheet is wider
 _HIGH, _LOW = 0.5, 0.3  # of the ink's darkness: surely ink; ink where it touches what surely is
@@ -30,21 +32,29 @@ class Ink:
     mask: NDArray[np.bool_]  # [height, width]
     level: float  # darkness of the lines
     grid_level: float  # darkness of the grid's lines, 0 where they vanish
+    marks: NDArray[np.bool_] | None = None  # [height, width] ink of another colour: handwriting, coloured names
+
+    @property
+    def plain(self) -> NDArray[np.bool_]:
+        """Ink of the traces' own colour."""
+        return self.mask if self.marks is None else self.mask & ~self.marks
 
 
 def find_ink(rgb: NDArray[np.uint8], pixels_per_mm: float) -> Ink:
     """Separate the lines from paper and grid.
 
     The brightest channel hides a coloured grid; what is left of a grey one is lighter than the trace. A
-    pixel is ink if it is dark enough, or fairly dark beside one that is.
+    pixel is ink if it is dark enough, or fairly dark beside one that is, and no fold's shadow.
     """
-    darkness = _darkness(brightest_channel(rgb), pixels_per_mm)
+    shaded = _darkness(brightest_channel(rgb), pixels_per_mm)
+    darkness = without_folds(shaded, float(np.quantile(shaded[::2, ::2], 1.0 - _INK_SHARE)), pixels_per_mm)
     grid_level, level = np.quantile(darkness[::2, ::2], (_GRID_SHARE, 1.0 - _INK_SHARE)).tolist()
     grid_level = min(grid_level, _GRID_OF_INK * level)
     high = max(_HIGH * level, grid_level + 0.4 * (level - grid_level))
     low = max(_LOW * level, grid_level + 0.2 * (level - grid_level))
     mask = _hysteresis(darkness, low, high)
-    return Ink(darkness=darkness, mask=mask, level=level, grid_level=grid_level)
+    marks = pen_marks(rgb, darkness, mask, high)
+    return Ink(darkness=darkness, mask=mask, level=level, grid_level=grid_level, marks=marks)
 
 
 def turned_ink(ink: Ink, quarter_turns: int) -> Ink:
@@ -54,6 +64,7 @@ def turned_ink(ink: Ink, quarter_turns: int) -> Ink:
     return Ink(
         darkness=np.ascontiguousarray(np.rot90(ink.darkness, -quarter_turns)),
         mask=np.ascontiguousarray(np.rot90(ink.mask, -quarter_turns)),
+        marks=None if ink.marks is None else np.ascontiguousarray(np.rot90(ink.marks, -quarter_turns)),
         level=ink.level,
         grid_level=ink.grid_level,
     )

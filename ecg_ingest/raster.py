@@ -39,6 +39,7 @@ _SEARCHED = 3  # turns, and half as many readings of the grid, in which labels u
 _COLUMN_SECONDS = {"3x4": (2.5,), "4x3": (2.5, 10.0 / 3.0), "6x2": (2.5, 5.0), "12x1": (10.0,)}
 _COLUMN_TOLERANCE = 0.09  # labels do not stand exactly as far apart as their columns begin
 _HEIGHT_TOLERANCE, _WIDTH_TOLERANCE = 0.2, 0.38  # of a pulse: other gains and speeds are twice or half
+_LABELS_EVEN_MM, _FIRST_LABEL_MM = 2.0, 5.5  # between labels' distances from their columns' beginnings, if in doubt
 _LINE_SECONDS = 10.0  # of a line over a whole sheet
 _BESIDE_MM, _BESIDE_ROW = 8.0, 0.2  # how far a strip's name may stand from its place, the latter of rows' distance
 
@@ -87,6 +88,18 @@ def read_raster(picture: NDArray[np.uint8], page: int = 0) -> RasterSheet:
             RefusalReason.TOO_SMALL, f"{width} x {height} pixels", "scan the sheet at 150 dots an inch or more"
         )
     paper = read_paper(picture)
+    try:
+        return _read_paper(paper, page)
+    except EcgRefused as refusal:
+        if refusal.reason is not RefusalReason.WARPED:
+            raise
+        try:  # paper that lies flat, and a grid too faint to say so
+            return _read_paper(read_paper(picture, as_it_lies=True), page)
+        except EcgRefused:
+            raise refusal from None
+
+
+def _read_paper(paper: Paper, page: int) -> RasterSheet:
     views = Views(paper)
     if not views.scales:
         raise _without_grid(paper)
@@ -271,10 +284,10 @@ def _read_rows(seen: _Seen, match: RowMatch, page: int) -> _Way:
     width = seconds * STANDARD_MM_PER_SECOND * work
     lefts = [_label_left(seen, column) for column in range(fit.layout.columns)]
     columns = find_columns(own, pulses[match.first : match.first + len(own)], lefts, width, work, work)
-    if flat.straightened is not None and columns.contradicted:
+    if flat.doubtful and (columns.contradicted or _labels_uneven(lefts, columns, work)):
         raise EcgRefused(
             RefusalReason.WARPED,
-            "columns do not begin where the grid, laid flat, says that they do",
+            "columns or their labels do not stand where the grid, laid flat, says that they do",
             "scan the sheet, or photograph it flat and from straight above",
         )
     beside = [
@@ -323,13 +336,22 @@ def _name_beside(seen: _Seen, strip: Line, drop: float) -> str | None:
     return max(near, key=lambda label: label.likeness).lead.lstrip("-") if near else None
 
 
+def _labels_uneven(lefts: Sequence[float], columns: Columns, pixels_per_mm: float) -> bool:
+    """Whether labels stand nearer to one column's beginning than to another's; the first's may clear a pulse."""
+    apart = np.array([left - start for left, start in zip(lefts, columns.starts[:-1], strict=True)]) / pixels_per_mm
+    if apart.size < 2:
+        return False
+    inner = apart[1:]
+    return bool(np.ptp(inner) > _LABELS_EVEN_MM or abs(apart[0] - np.median(inner)) > _FIRST_LABEL_MM)
+
+
 def _without_letters(seen: _Seen) -> NDArray[np.bool_]:
-    """The ink without the labels' letters, which often stand on a trace."""
+    """The ink without handwriting and the labels' letters, which often stand on a trace."""
     boxes, pictures = [], []
     for name, font, box in seen.placement.letters:
         boxes.append(box)
         pictures.append(shapes().by_name[name, font].picture)
-    return erase_words(seen.ink.mask, boxes, pictures, seen.flat.pixels_per_mm)
+    return erase_words(seen.ink.plain, boxes, pictures, seen.flat.pixels_per_mm)
 
 
 def _label_left(seen: _Seen, column: int) -> float:
@@ -374,7 +396,7 @@ def _boxes(
     own: list[Line],
     strips: list[Line],
     columns: Columns,
-    shifts: list[float],
+    shifts: NDArray[np.float64],
     page: int,
 ) -> tuple[LeadBox, ...]:
     """Each lead's rectangle: its line from end to end, and half-way to the lines above and below it."""
@@ -392,11 +414,11 @@ def _boxes(
         pitch = float(np.median(np.diff(levels)))
         top = (above[-1] + level) / 2.0 if above else level - pitch / 2.0
         bottom = (below[0] + level) / 2.0 if below else level + pitch / 2.0
-        moved = shifts[cell.row]
+        moved = shifts[cell.row, np.clip(np.rint([left, right]).astype(int), 0, shifts.shape[1] - 1)]
         x0, y0, x1, y1 = flat.box(
-            max(0.0, left + cell.first + moved),
+            max(0.0, left + cell.first + float(moved[0])),
             max(0.0, top),
-            min(float(flat.width), left + cell.last + moved),
+            min(float(flat.width), left + cell.last + float(moved[1])),
             min(float(flat.height), bottom),
         )
         boxes.append(LeadBox(lead=lead, page=page, left=x0, top=y0, right=x1, bottom=y1))

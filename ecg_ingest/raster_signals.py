@@ -24,7 +24,8 @@ SAMPLING_HZ = 500.0
 LEAST_SHARE = 0.55  # of a column that a lead must fill: sheets are cropped
 _BRIDGED_SECONDS = 0.08  # gaps in the ink up to this are bridged
 _MOST_LEAN_MM = 4.0  # between any two rows
-_LEAST_LEAN_MM, _LEAN_AGREES_MM = 0.25, 0.5
+_LEAST_LEAN_MM, _LEAN_AGREES_MM, _LEANS_TOGETHER = 0.25, 0.5, 0.6
+_HALVES_APART_MM, _HALVES_LEAN_TOGETHER = 1.5, 0.65  # between the leans of a sheet's halves, top to bottom
 _BEATS_ALIKE = 0.25
 _EDGE_MM = 1.0  # within this of a column's edge a stroke may be a separator
 _STROKE_MM = 3.0
@@ -42,18 +43,72 @@ class CellSignal:
     last: float
 
 
-def row_shifts(lines: Sequence[Line], pixels_per_mm: float) -> list[float]:
-    """By how many pixels each line lies to the right of the first: a sheet may be printed, or lie, leaning.
+def row_shifts(lines: Sequence[Line], pixels_per_mm: float) -> NDArray[np.float64]:
+    """By how many pixels each line lies too far to the right, [rows, width]: sheets lie, and are printed, leaning.
 
     All rows of a sheet beat at once. How far each must be moved for its beats to meet the others' is a
-    straight line over the rows, or nothing is moved.
+    straight line over the rows, or nothing is moved. Of a sheet seen from below or above the left half leans
+    one way and the right half the other: its lean changes evenly from left to right.
     """
+    width = lines[0].top.size if lines else 0
+    shifts = np.zeros((len(lines), width))
     if len(lines) < 2:
-        return [0.0] * len(lines)
-    beats = [_beats(line, pixels_per_mm) for line in lines]
+        return shifts
     levels = np.array([float(np.nanmedian(line.middle)) if np.isfinite(line.middle).any() else 0.0 for line in lines])
+    least = _LEAST_LEAN_MM * pixels_per_mm
+    whole = _lean(lines, levels, pixels_per_mm)
+    if whole.agreeing >= _LEANS_TOGETHER and np.abs(whole.slope * (levels - levels[0])).max() >= least:
+        shifts += (whole.slope * (levels - levels[0]))[:, None]
+    known = np.flatnonzero(np.isfinite(np.stack([line.top for line in lines])).any(axis=0))
+    if known.size == 0:
+        return shifts
+    left, middle, right = int(known[0]), int(known[0] + known[-1]) // 2, int(known[-1]) + 1
+    one, other = (
+        _lean([line.part(*half) for line in lines], levels, pixels_per_mm) for half in ((left, middle), (middle, right))
+    )
+    apart = abs(other.slope - one.slope) * float(np.ptp(levels))
+    if apart >= _HALVES_APART_MM * pixels_per_mm and _agree(one, other, levels, pixels_per_mm):
+        places = np.array([(left + middle) / 2.0, (middle + right) / 2.0])
+        change = (other.slope - one.slope) / (places[1] - places[0])
+        slopes = one.slope + change * (np.arange(width) - places[0])
+        shifts = (levels - levels.mean())[:, None] * slopes[None, :]
+    return shifts
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lean:
+    """Pixels to the right a pixel down that beats move from row to row."""
+
+    slope: float
+    agreeing: float  # share of the pairs of rows that say so
+    lags: dict[tuple[int, int], float]  # pixels, by pair of rows
+
+
+def _agree(one: _Lean, other: _Lean, levels: NDArray[np.float64], pixels_per_mm: float) -> bool:
+    """Whether the leans of a sheet's halves are sure: each by itself, or what rows move more in one than in the other.
+
+    The moment at which a lead is steepest differs between leads, but not between the beats of one.
+    """
+    if min(one.agreeing, other.agreeing) >= _HALVES_LEAN_TOGETHER:
+        return True
+    both = [pair for pair in one.lags if pair in other.lags]
+    if len(both) < levels.size:
+        return False
+    more = np.array([other.lags[pair] - one.lags[pair] for pair in both])
+    away = np.array([levels[second] - levels[first] for first, second in both])
+    off = np.abs(more - (other.slope - one.slope) * away)
+    return float(np.mean(off < _LEAN_AGREES_MM * pixels_per_mm)) >= _HALVES_LEAN_TOGETHER
+
+
+def _lean(lines: Sequence[Line], levels: NDArray[np.float64], pixels_per_mm: float) -> _Lean:
+    """The straight line over the rows by which their beats are shifted."""
+    unknown = _Lean(slope=0.0, agreeing=0.0, lags={})
+    beats = [_beats(line, pixels_per_mm) for line in lines]
     reach = round(_MOST_LEAN_MM * pixels_per_mm)
-    pairs, lags, weights = [], [], []
+    if beats[0].size < 4 * reach:
+        return unknown
+    lags: dict[tuple[int, int], float] = {}
+    weights = []
     for one in range(len(lines)):
         for other in range(one + 1, len(lines)):
             products = [
@@ -65,34 +120,31 @@ def row_shifts(lines: Sequence[Line], pixels_per_mm: float) -> list[float]:
             ]
             best = int(np.argmax(products))
             if products[best] > _BEATS_ALIKE and 0 < best < 2 * reach:
-                pairs.append(levels[other] - levels[one])
-                lags.append(float(best - reach))
+                lags[one, other] = float(best - reach)
                 weights.append(products[best])
     if len(lags) < len(lines) - 1:
-        return [0.0] * len(lines)
-    away, found, weight = np.array(pairs), np.array(lags), np.array(weights)
+        return unknown
+    away = np.array([levels[other] - levels[one] for one, other in lags])
+    found, weight = np.array(list(lags.values())), np.array(weights)
     slope = 0.0
     for _ in range(5):  # the weighted median slope, nearly
         slope = float(np.sum(weight * away * found) / np.sum(weight * away * away))
         off = np.abs(found - slope * away)
         weight = np.array(weights) / (1.0 + (off / (0.4 * pixels_per_mm)) ** 2)
-    shifts = slope * (levels - levels[0])
     agreeing = float(np.mean(np.abs(found - slope * away) < _LEAN_AGREES_MM * pixels_per_mm))
-    if agreeing < 0.6 or np.abs(shifts).max() < _LEAST_LEAN_MM * pixels_per_mm:
-        return [0.0] * len(lines)
-    return [float(shift) for shift in shifts]
+    return _Lean(slope=slope, agreeing=agreeing, lags=lags)
 
 
-def moved_left(line: Line, shift: float) -> Line:
-    """A line moved to the left by whole pixels."""
-    by = round(shift)
-    if by == 0:
-        return line
-    top, bottom = np.roll(line.top, -by), np.roll(line.bottom, -by)
-    gone = slice(top.size - by, None) if by > 0 else slice(None, -by)
-    top[gone] = np.nan
-    bottom[gone] = np.nan
-    return Line(top=top, bottom=bottom, thickness=line.thickness)
+def moved_left(line: Line, shifts: NDArray[np.float64]) -> Line:
+    """A line moved to the left by whole pixels, in each column by as many as `shifts` [width] says."""
+    source = np.arange(line.top.size) + np.rint(shifts).astype(np.int64)
+    inside = (source >= 0) & (source < line.top.size)
+    at = np.clip(source, 0, line.top.size - 1)
+    return Line(
+        top=np.where(inside, line.top[at], np.nan),
+        bottom=np.where(inside, line.bottom[at], np.nan),
+        thickness=line.thickness,
+    )
 
 
 def _beats(line: Line, pixels_per_mm: float) -> NDArray[np.float64]:

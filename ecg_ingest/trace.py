@@ -26,6 +26,7 @@ _TOGETHER = 0.2  # of two lines' columns, before one is no line of its own
 _STROKE_MM, _STROKE_COST = 3.0, 0.15  # an upright stroke may be another row's: better the level line beside it
 
 _FLANK_MM = 2.5  # beside a stroke that reaches from row to row
+_TOGETHER_MM = 1.0  # that two rows' paths may run along one line: they cross
 _OWN_MM = 1.5  # of a flank, before it counts as a wave of its own
 _STROKE_LEAST = 0.9  # of the thickness, from the line's middle at its highest to that at its lowest
 _BASE_MM = 8.0  # over which the level line around a stroke is taken
@@ -227,6 +228,8 @@ def follow(rows: list[Row], mask: NDArray[np.bool_], darkness: NDArray[np.float3
         runs.append(_Run(path=path, on=on, start=start, end=end, whole=np.stack((start, end))))
     for upper, lower in itertools.pairwise(runs):
         _divide(upper, lower, pixels_per_mm)
+    for (upper, above), (lower, below) in itertools.pairwise(zip(runs, filled, strict=True)):
+        _part(upper, float(np.median(above)), lower, float(np.median(below)), pixels_per_mm)
     return [_line(run, mask, darkness, columns) for run in runs]
 
 
@@ -293,6 +296,20 @@ def _divide(upper: _Run, lower: _Run, pixels_per_mm: float) -> None:
                 upper.end[within] = np.minimum(upper.end[within], below[within] + pen)
             else:
                 lower.end[within] = np.minimum(lower.end[within], below[within] + pen)
+
+
+def _part(upper: _Run, above: float, lower: _Run, below: float, pixels_per_mm: float) -> None:
+    """Where two rows' paths run along one line, it is the nearer row's: the other's own is hidden there."""
+    upper_middle, lower_middle = (upper.start + upper.end) / 2.0, (lower.start + lower.end) / 2.0
+    level = np.maximum(upper.end - upper.start, lower.end - lower.start) < _STROKE_MM * pixels_per_mm
+    together = upper.on & lower.on & level & (np.abs(upper_middle - lower_middle) <= 1.0)
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], together, [False])).astype(np.int8)))
+    for left, right in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        if right - left < _TOGETHER_MM * pixels_per_mm:
+            continue
+        height = float(np.median(upper_middle[left:right]))
+        astray = lower if abs(height - above) <= abs(height - below) else upper
+        astray.on[left:right] = False
 
 
 def _near_rows(mask: NDArray[np.bool_], rows: list[NDArray[np.float64]], pixels_per_mm: float) -> NDArray[np.bool_]:

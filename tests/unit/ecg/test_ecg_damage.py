@@ -1,0 +1,175 @@
+"""Sheets that were folded, written on, stamped, photographed askew or cut: read all the same, or refused."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ecg_ingest import LEADS, EcgRefused, RefusalReason, RenderStyle, read
+from ecg_ingest.folds import without_folds
+from ecg_ingest.ink import find_ink
+from ecg_ingest.pen_marks import pen_marks
+from ecg_ingest.raster_columns import erase_words
+from ecg_ingest.raster_signals import moved_left, row_shifts
+from ecg_ingest.trace import Line, Row, follow
+from tests.unit.ecg.test_ecg_raster import boxes_hold_their_cells, drawn, likeness
+
+STYLE = RenderStyle()
+BLACK, BLUE, RED = (20, 20, 25), (40, 50, 150), (222, 118, 124)
+
+
+def shadow(height: int, width: int, at: float, lean: float) -> NDArray[np.float32]:
+    """A fold from top to bottom, three tenths dark in its middle and about a millimetre wide at 6 pixels each."""
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
+    away = columns - at - lean * (rows - height / 2)
+    return (0.3 * np.exp(-((away / 4.0) ** 2))).astype(np.float32)
+
+
+def strokes(height: int, width: int) -> NDArray[np.float32]:
+    """Twelve rows that beat at once: their strokes stand in line, and cover most of the height."""
+    ink = np.zeros((height, width), np.float32)
+    for level in np.linspace(60, height - 60, 12).round().astype(int).tolist():
+        ink[level - 1 : level + 2] = 0.9
+        for beat in range(80, width, 150):
+            ink[level - 50 : level, beat : beat + 3] = 0.9
+    return ink
+
+
+def test_a_fold_s_shadow_is_taken_out_and_strokes_and_level_lines_stay() -> None:
+    ink, fold = strokes(1100, 1600), shadow(1100, 1600, 700.0, 0.05)
+    cleared = without_folds(1.0 - (1.0 - ink) * (1.0 - fold), 0.9, 6.0)
+    assert float(cleared[ink == 0.0].max()) < 0.1
+    assert float(cleared[ink > 0.0].min()) > 0.8
+
+
+def test_a_sheet_without_folds_is_left_as_it_is() -> None:
+    ink = strokes(1100, 1600)
+    assert without_folds(ink, 0.9, 6.0) is ink
+
+
+def test_a_fold_across_the_rows_is_taken_out_too() -> None:
+    ink, fold = strokes(1100, 1600), np.ascontiguousarray(shadow(1600, 1100, 538.0, 0.0).T)
+    cleared = without_folds(1.0 - (1.0 - ink) * (1.0 - fold), 0.9, 6.0)
+    assert float(np.quantile(cleared[ink == 0.0], 0.999)) < 0.1
+
+
+def written_on() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A black line, a blue one across it, a red stamp over both ends; and where the black line is."""
+    rgb = np.full((200, 400, 3), 250, np.uint8)
+    cv2.circle(rgb, (340, 100), 45, RED, 6)
+    cv2.line(rgb, (60, 40), (140, 170), BLUE, 3)
+    black = np.zeros((200, 400), np.uint8)
+    cv2.line(black, (10, 100), (390, 100), 1, 3)
+    under = (rgb[..., 0] == RED[0]) & (black > 0)
+    rgb[black > 0] = BLACK
+    rgb[under] = np.rint(0.6 * np.array((200, 30, 40)) + 0.4 * np.array(BLACK)).astype(np.uint8)
+    return rgb, black > 0
+
+
+def test_handwriting_of_another_colour_is_no_ink_and_a_trace_under_a_stamp_is() -> None:
+    rgb, trace = written_on()
+    darkness = (1.0 - rgb.max(axis=2) / 250.0).astype(np.float32)
+    mask = darkness > 0.2
+    kept = mask & ~pen_marks(rgb, darkness, mask, 0.45)
+    assert kept[trace].all()
+    assert float((kept & ~trace).sum()) < 0.05 * float((mask & ~trace).sum())
+
+
+def test_a_sheet_printed_in_one_colour_loses_nothing() -> None:
+    rgb, _ = written_on()
+    rgb[...] = np.where((rgb == BLUE).all(axis=2)[..., None], rgb, 250)
+    darkness = (1.0 - rgb.max(axis=2) / 250.0).astype(np.float32)
+    assert not pen_marks(rgb, darkness, darkness > 0.2, 0.3).any()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"creases": 2, "paper": "faded"}, {"handwriting": True, "paper": "faded"}, {"stamp": True, "contrast": 0.7}],
+    ids=str,
+)
+def test_a_damaged_scan_gives_the_signals_of_a_whole_one(damage: dict[str, object]) -> None:
+    sheet = drawn(layout="6x2", rhythm=(), blur=0.6, noise=2.0, **damage)
+    images = read(sheet.file(), style=STYLE)
+    assert boxes_hold_their_cells(images, sheet)
+    assert min(likeness(images, sheet, lead) for lead in LEADS) > 0.85
+
+
+def test_shadows_of_folds_are_no_ink() -> None:
+    sheet = drawn(creases=2, paper="faded")
+    assert find_ink(sheet.rgb, 6.0).mask[10:100, :].mean() < 0.05  # above the rows: a header, and folds
+
+
+def beating(width: int, places: list[float], level: float) -> Line:
+    """A level line with strokes at these places."""
+    top, bottom = np.full(width, level - 1.0), np.full(width, level + 1.0)
+    for place in places:
+        top[round(place) - 2 : round(place) + 3] = level - 30.0
+    return Line(top=top, bottom=bottom, thickness=2.0)
+
+
+@pytest.mark.parametrize("apart_mm", [0.0, 5.0])
+def test_rows_of_a_sheet_seen_from_above_beat_at_once_again(apart_mm: float) -> None:
+    width, beats, pixels_per_mm = 1500, np.arange(120.0, 1400.0, 160.0), 6.0
+    lines = []
+    for row in range(6):
+        stretched = 1.0 + (row - 2.5) / 5.0 * apart_mm * pixels_per_mm / (width / 2.0)
+        lines.append(beating(width, (750.0 + (beats - 750.0) * stretched).tolist(), 100.0 * (row + 1)))
+    shifts = row_shifts(lines, pixels_per_mm)
+    assert (shifts == 0.0).all() == (apart_mm == 0.0)
+    for line, shift in zip(lines, shifts, strict=True):
+        moved = moved_left(line, shift)
+        found = np.flatnonzero(np.diff((moved.bottom - moved.top > 10.0).astype(int)) == 1) + 3
+        assert np.abs(found - beats).max() <= 4.0
+
+
+def test_a_line_that_is_interrupted_does_not_take_its_neighbour_s_ink() -> None:
+    mask = np.zeros((240, 900), dtype=np.bool_)
+    mask[79:82] = mask[139:142] = True
+    mask[139:142, 400:700] = False
+    rows = [Row(heights=np.full(900, level), coverage=1.0) for level in (80.0, 140.0)]
+    upper, lower = follow(rows, mask, mask.astype(np.float32), 6.0)
+    assert np.isfinite(upper.top).all()
+    assert np.isfinite(lower.top[:390]).all()
+    assert np.isfinite(lower.top[710:]).all()
+    assert not (np.abs(lower.middle[410:690] - 80.0) < 5.0).any()
+
+
+def test_letters_that_reach_beyond_the_page_are_passed_over() -> None:
+    mask = np.ones((60, 80), dtype=np.bool_)
+    letter = np.ones((10, 10), dtype=np.float32)
+    boxes = [(-5.0, 10.0, 8.0, 20.0), (70.0, 10.0, 90.0, 20.0), (10.0, 55.0, 20.0, 70.0), (10.0, -6.0, 20.0, 4.0)]
+    assert (erase_words(mask, boxes, [letter] * len(boxes), 6.0) == mask).all()
+
+
+def test_a_sheet_whose_layout_reaches_beyond_the_page_is_refused() -> None:
+    rgb = drawn().rgb
+    done, data = cv2.imencode(".png", cv2.cvtColor(rgb[: round(0.6 * rgb.shape[0])], cv2.COLOR_RGB2BGR))
+    assert done
+    with pytest.raises(EcgRefused) as refused:
+        read(bytes(data), style=STYLE)
+    assert refused.value.reason in (
+        RefusalReason.ROWS_DO_NOT_MATCH,
+        RefusalReason.LABELS_INSUFFICIENT,
+        RefusalReason.NOT_AN_ECG,
+        RefusalReason.LAYOUT_AMBIGUOUS,
+    )
+
+
+def test_paper_whose_labels_do_not_stand_where_its_grid_says_is_refused_as_warped() -> None:
+    """Bent, and its last two columns stand seven millimetres further than its grid says: time would not run evenly."""
+    sheet = drawn(bend=2.0, keystone=0.06, separators="none", pulse="none", header=False)
+    rgb, apart = sheet.rgb, round(7.0 * 6.0)
+    at = round(sheet.box("V1")[0]) - 6
+    ink = rgb.max(axis=2) < 120
+    moved = np.zeros_like(ink)
+    moved[:, :at] = ink[:, :at]
+    moved[:, at + apart :] = ink[:, at:-apart]
+    paper = cv2.inpaint(rgb, cv2.dilate(ink.astype(np.uint8), np.ones((5, 5), np.uint8)), 3, cv2.INPAINT_TELEA)
+    paper[moved] = 20
+    done, data = cv2.imencode(".png", cv2.cvtColor(paper, cv2.COLOR_RGB2BGR))
+    assert done
+    with pytest.raises(EcgRefused) as refused:
+        read(bytes(data), style=STYLE)
+    assert refused.value.reason in (RefusalReason.WARPED, RefusalReason.NON_STANDARD_SCALE)
