@@ -76,12 +76,3 @@ def _chosen(figures: dict[str, Array]) -> dict[str, Array]:
 
 
 _FIGURES = ("mean_absolute_error", "bias", "error_sd", "correlation", "slope", "explained")
-
-
-def wilson_interval(hits: float, of: int) -> tuple[float, float]:
-    """The 95% Wilson score interval of a share; `hits` may count parts, where a patient had some of several."""
-    z = 1.959964
-    share = hits / of
-    centre = (share + z * z / (2 * of)) / (1 + z * z / of)
-    half = z * float(np.sqrt(share * (1 - share) / of + z * z / (4 * of * of))) / (1 + z * z / of)
-    return centre - half, centre + half

@@ -70,8 +70,8 @@ def import_weights(encoder: nn.Module, backbone: str, source: str) -> Imported:
         digest = _digest(state)
     else:
         path = Path(source)
-        state, label = _from_file(path), path.name
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        label = path.name
+        state, digest = _from_file(path)
     state = {name: tensor for name, tensor in state.items() if not name.startswith((*_CLASSIFIERS, *_TRAINING_ONLY))}
     tokens = 0
     if "pos_embed" in state:
@@ -114,9 +114,10 @@ def resampled(position: Tensor) -> Tensor:
     return resample_abs_pos_embed(position.float(), new_size=[16, 16], old_size=[side, side], num_prefix_tokens=1)
 
 
-def _from_file(path: Path) -> dict[str, Tensor]:
+def _from_file(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file, and the sha256 of the very bytes that they were read from."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     if path.suffix.lower() in _PICKLES:
         raise BackboneRefused(
@@ -125,8 +126,9 @@ def _from_file(path: Path) -> dict[str, Tensor]:
             'convert it where you trust it: python -c "import torch, safetensors.torch as s; '
             f"s.save_file(torch.load('{path.name}', weights_only=True), '{path.stem}.safetensors')\"",
         )
+    data = path.read_bytes()
     try:
-        return load_file(path)
+        return load(data), hashlib.sha256(data).hexdigest()
     except SafetensorError as error:
         raise BackboneRefused(path.name, "is not a safetensors file") from error
 

@@ -103,7 +103,7 @@ class Calibration:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[np.generic]]) -> Calibration:
-        """The calibration of a package. Raises KeyError or ValueError if a tensor is missing or misshapen."""
+        """The calibration of a package. Raises LookupError or ValueError if a tensor is missing or misshapen."""
 
         def reference(name: str, size: int) -> Reference:
             mean, basis = _float32(tensors[f"{name}.mean"]), _float32(tensors[f"{name}.basis"])
@@ -113,6 +113,8 @@ class Calibration:
             if variance.shape != (basis.shape[0] + 1,) or not (variance > 0).all():
                 raise ValueError(f"{name} variances must be positive, one a direction and one for the rest")
             limit = float(tensors[f"{name}.limit"].reshape(-1)[0].item())
+            if not 0.0 < limit < np.inf or not (np.isfinite(mean).all() and np.isfinite(basis).all()):
+                raise ValueError(f"{name} reference is not finite: nothing would be unusual, or everything")
             return Reference(mean=mean, basis=basis, variance=variance, limit=limit)
 
         from inference.architecture import CHEST_EMBEDDING, ECG_EMBEDDING
@@ -126,20 +128,17 @@ class Calibration:
         )
 
 
-def conformal_quantile(scores: NDArray[np.floating], level: float) -> float:
-    """The ceil((n + 1) level)-th smallest score, which a new one stays below with probability `level` or more."""
-    rank = int(np.ceil((len(scores) + 1) * level))
-    if rank > len(scores):
-        raise ValueError("too few scores for this level")
-    return float(np.sort(scores)[rank - 1])
-
-
 def grouped_conformal_quantile(scores: NDArray[np.floating], patient: NDArray[np.integer], level: float) -> float:
     """A score that a visit of a new patient stays below with probability `level` or more.
 
     Each patient has the weight 1/(patients + 1), shared by the visits; the rest lies at infinity (hierarchical
-    conformal prediction: Lee, Barber and Willett 2023, arXiv:2306.06342). With one visit a patient this is
-    `conformal_quantile`.
+    conformal prediction: Lee, Barber and Willett 2023, arXiv:2306.06342). With one visit a patient this is the
+    ceil((n + 1) level)-th smallest of n.
+
+    Raises
+    ------
+    ValueError
+        If there are too few patients for the level.
     """
     weights = patient_weights(patient)
     patients = round(float(weights.sum()))
@@ -158,16 +157,36 @@ def patient_weights(patient: NDArray[np.integer]) -> NDArray[np.float64]:
 
 
 def minimum_patients(level: float) -> int:
-    """How many held-out patients `conformal_quantile` needs for `level`."""
+    """How many held-out patients `grouped_conformal_quantile` needs for `level`."""
     return int(np.ceil(level / (1.0 - level) - 1e-9))
 
 
-def fit_reference(
-    usual: NDArray[np.float32], held_out: NDArray[np.float32], *, components: int = COMPONENTS
-) -> Reference:
-    """A reference from embeddings [patients, n], its limit from patients that took no part in fitting it.
+def usual_limit(scores: NDArray[np.floating], patient: NDArray[np.integer] | None = None) -> float:
+    """The score that `USUAL_SHARE` of new patients stay below, by patient; the largest of fewer than 99 patients.
 
-    With fewer held-out patients than `USUAL_SHARE` needs (99), the limit is their largest distance.
+    Parameters
+    ----------
+    scores
+        Of held-out visits, [visits].
+    patient
+        Whose each is; None where each is another patient's.
+    """
+    patient = np.arange(len(scores)) if patient is None else patient
+    if len(np.unique(patient)) < minimum_patients(USUAL_SHARE):
+        return float(scores.max())
+    return grouped_conformal_quantile(scores, patient, USUAL_SHARE)
+
+
+def fit_reference(
+    usual: NDArray[np.float32],
+    held_out: NDArray[np.float32],
+    *,
+    patient: NDArray[np.integer] | None = None,
+    components: int = COMPONENTS,
+) -> Reference:
+    """A reference from embeddings [visits, n], its limit (`usual_limit`) from patients that took no part in fitting it.
+
+    `patient` says whose the held-out visits are; None where each is another patient's.
     """
     mean = usual.mean(axis=0)
     centred = (usual - mean).astype(np.float64)
@@ -185,11 +204,7 @@ def fit_reference(
         limit=np.inf,
     )
     distances = np.array([reference.distance(row) for row in held_out])
-    if len(distances) >= minimum_patients(USUAL_SHARE):
-        limit = conformal_quantile(distances, USUAL_SHARE)
-    else:
-        limit = float(distances.max())
-    return replace(reference, limit=limit)
+    return replace(reference, limit=usual_limit(distances, patient))
 
 
 def ledoit_wolf_shrinkage(centred: NDArray[np.float64], values: NDArray[np.float64]) -> float:

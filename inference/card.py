@@ -55,8 +55,10 @@ def model_card(manifest: Manifest) -> str:
         f"(95% Wilson interval {coverage['low']} to {coverage['high']}).",
         f"- Given another patient's ECG, r falls to {metrics['correlation_with_ecg_of_another_patient']}; given "
         f"another patient's radiograph, to {metrics['correlation_with_radiograph_of_another_patient']}.",
-        f"- Held-out patients called out of distribution: {_plain(metrics['out_of_distribution_flags'])}; "
+        f"- Of {metrics['examinations']} held-out examinations called out of distribution: "
+        f"{_plain(metrics['out_of_distribution_flags'])}; "
         f"films called another view or inverted: {metrics['films_called_another_view']}.",
+        *_privacy(manifest),
         "",
         "## Training",
         "",
@@ -66,6 +68,19 @@ def model_card(manifest: Manifest) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _privacy(manifest: Manifest) -> list[str]:
+    """What whoever passes the package on must know."""
+    if manifest.kind is PackageKind.SYNTHETIC_DEMO:
+        return []
+    return [
+        "",
+        "## Whose data it holds",
+        "",
+        "- `golden/` holds the radiograph and the ECG of two held-out patients, without name or date: pass the package",
+        "  on only as far as pictures of these patients may be passed on.",
+    ]
 
 
 def _object(value: object) -> Mapping[str, object]:

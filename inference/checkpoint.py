@@ -25,7 +25,7 @@ class RunDiffers(Exception):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
-        self.hint = "name another folder, or give the recipe, cohort and seed that it was begun with"
+        self.hint = "name another folder, or give the recipe, cohort, weights and seed that it was begun with"
 
     def __str__(self) -> str:
         return f"{self.args[0]} holds another training"
@@ -50,6 +50,7 @@ class Progress:
     history: tuple[Epoch, ...] = ()
     best_mae_mmhg: float = float("inf")
     scale: float = 1.0  # of the losses, with fp16
+    scale_steps: int = 0  # done since the scale last changed
 
 
 def save(

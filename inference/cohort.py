@@ -168,8 +168,8 @@ def _row(number: int, cells: dict[str, str]) -> CohortRow:
         if not cells[name]:
             detail = "no ECG of this catheterisation is named" if name == "ecg" else f"{name} is empty"
             raise _Fault(RowFault.BLANK, detail)
-    _known(cells, "sex", {"F", "M", "O"})
-    _known(cells, "smoker", {"yes", "no", "true", "false", "1", "0"})
+    _known(cells, "sex", {"F", "M", "O"}, any_case=True)
+    _known(cells, "smoker", {"yes", "no", "true", "false", "1", "0", "current", "former", "never"}, any_case=True)
     _known(cells, "ph_group", {"1", "2", "3", "4", "5"})
     _known(cells, "split", set(PARTS))
     if cells["age"]:
@@ -211,8 +211,10 @@ def _date(text: str, name: str) -> date | None:
         raise _Fault(RowFault.NOT_A_DATE, f"{name} is not a date such as 2026-03-01") from None
 
 
-def _known(cells: dict[str, str], name: str, allowed: set[str]) -> None:
-    if cells[name] and cells[name] not in allowed and cells[name].lower() not in allowed:
+def _known(cells: dict[str, str], name: str, allowed: set[str], *, any_case: bool = False) -> None:
+    """As `model evaluate` takes these words later."""
+    given = cells[name].lower() if any_case else cells[name]
+    if given and given not in ({word.lower() for word in allowed} if any_case else allowed):
         raise _Fault(RowFault.UNKNOWN_VALUE, f"{name} is none of {', '.join(sorted(allowed))}")
 
 

@@ -7,6 +7,7 @@ drift sooner.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -68,19 +69,25 @@ class CategoryShift:
 
 @dataclass(frozen=True, kw_only=True)
 class ShareShift:
-    """How often something happens in a window, against the share expected, with an exact 99 % interval."""
+    """How often a window lies beyond a limit, against what is expected of that limit.
+
+    The limit was itself estimated, from `reference` patients: of 99 its own error is as large as the share. `p_value`
+    counts with it; `low` and `high` are the window's share alone, with an exact 99 % interval.
+    """
 
     name: str
     happened: int
     window: int
+    reference: int
     expected: float
     low: float
     high: float
+    p_value: float
 
     @property
     def drifted(self) -> bool:
-        """Whether the share that was expected lies outside the interval."""
-        return not self.low <= self.expected <= self.high
+        """Whether so many, or so few, lie beyond the limit in fewer than one window of a hundred without drift."""
+        return self.p_value < 1.0 - LEVEL
 
 
 def level_of(comparisons: int) -> float:
@@ -181,8 +188,13 @@ def category_shift(
     )
 
 
-def share_shift(name: str, happened: int, window: int, expected: float) -> ShareShift:
-    """Compare how often something happened with an expected share (Clopper and Pearson, Biometrika 1934;26:404).
+def share_shift(name: str, happened: int, window: int, *, reference: int, share: float) -> ShareShift:
+    """Compare how many of a window lie beyond a limit with what comes without drift.
+
+    The limit is the conformal quantile of level `share` of `reference` patients, their largest value where they are
+    too few. Of `window` new ones, the number beyond the k-th smallest of n is beta-binomial with n + 1 - k and k
+    (Wilks, Ann Math Stat 1941;12:91, on tolerance limits). The interval of the share itself is that of Clopper and
+    Pearson (Biometrika 1934;26:404).
 
     Raises
     ------
@@ -194,11 +206,15 @@ def share_shift(name: str, happened: int, window: int, expected: float) -> Share
     if window < FEWEST_RESULTS:
         raise ValueError(f"{window} results are too few to compare, {FEWEST_RESULTS} are needed")
     bounds = stats.binomtest(happened, window).proportion_ci(confidence_level=LEVEL, method="exact")
+    rank = min(reference, math.ceil((reference + 1) * share - 1e-9))
+    chance = stats.betabinom(window, reference + 1 - rank, rank)
     return ShareShift(
         name=name,
         happened=happened,
         window=window,
-        expected=expected,
+        reference=reference,
+        expected=(reference + 1 - rank) / (reference + 1),
         low=float(bounds.low),
         high=float(bounds.high),
+        p_value=min(1.0, 2.0 * float(min(chance.cdf(happened), chance.sf(happened - 1)))),
     )

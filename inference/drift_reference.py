@@ -14,9 +14,16 @@ from numpy.typing import NDArray
 
 DIRECTIONS = 8
 """Of each embedding: the more there are, the less a change of one is seen."""
-MOST_PATIENTS = 2000
+MOST_VISITS = 2000
 
 Array = NDArray[np.float32]
+
+
+def thinned(values: Array) -> Array:
+    """At most `MOST_VISITS` of `values` [visits, ...], evenly over the whole: a table may stand by site or by year."""
+    if len(values) <= MOST_VISITS:
+        return values
+    return values[np.linspace(0, len(values) - 1, MOST_VISITS).astype(np.intp)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +33,7 @@ class Directions:
     mean: Array  # [n]
     basis: Array  # [DIRECTIONS or fewer, n], orthonormal rows
     spread: Array  # [DIRECTIONS or fewer]
-    held_out: Array  # [patients, DIRECTIONS or fewer], values of patients that took no part in finding the directions
+    held_out: Array  # [visits, DIRECTIONS or fewer], values of patients that took no part in finding the directions
 
     def components(self, embedding: Array) -> tuple[float, ...]:
         """Where `embedding` [n] lies along each direction."""
@@ -37,7 +44,7 @@ class Directions:
 
     @classmethod
     def fit(cls, usual: Array, held_out: Array) -> Directions:
-        """From embeddings of training patients and of held-out ones, [patients, n] each."""
+        """From embeddings of visits of training patients and of held-out ones, [visits, n] each."""
         mean = usual.mean(axis=0)
         _, singular, basis = np.linalg.svd((usual - mean).astype(np.float64), full_matrices=False)
         spread = singular / np.sqrt(len(usual))
@@ -48,7 +55,7 @@ class Directions:
             spread=spread[:kept].astype(np.float32),
             held_out=np.zeros((0, kept), dtype=np.float32),
         )
-        values = found._along(held_out[:MOST_PATIENTS])
+        values = found._along(thinned(held_out))
         return cls(mean=found.mean, basis=found.basis, spread=found.spread, held_out=values)
 
 
@@ -58,7 +65,7 @@ class DriftReference:
 
     chest: Directions
     ecg: Directions
-    predicted_mmhg: Array  # [patients]
+    predicted_mmhg: Array  # [visits]
 
     def to_tensors(self) -> dict[str, NDArray[np.generic]]:
         """As kept in calibration.safetensors."""

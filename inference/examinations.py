@@ -7,6 +7,7 @@ from the folder. No torch here.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,10 @@ def keep_examinations(folder: Path, key: str, examinations: Iterable[Examination
                     "tags": dict(examination.tags),
                 }
             )
+        for file in (pictures, leads):
+            # The index says that they are whole: it must not be there before them after a power cut.
+            file.flush()
+            os.fsync(file.fileno())
     write_durably(folder / _INDEX, json.dumps({"key": key, "examinations": listed}).encode())
     kept = kept_examinations(folder, key)
     if kept is None:

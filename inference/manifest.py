@@ -144,6 +144,11 @@ class Manifest:
             raise ValueError("weights_dtype must be float32 or float16")
         if self.kind is PackageKind.SYNTHETIC_DEMO and "demo" not in self.name:
             raise ValueError("a synthetic-demo package says so in its name")
+        for name, digest in self.files.items():
+            if not re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+                raise ValueError(f"{name[:64]!r} is no file's name inside a package")
+            if not re.fullmatch(r"[0-9a-f]{64}", digest):
+                raise ValueError(f"the digest of {name} is no sha256")
 
     def to_bytes(self) -> bytes:
         """The content of manifest.json: canonical JSON with the digest of the rest."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.durable import write_durably
+from inference.durable import settle, write_durably
 from inference.manifest import (
     MAXIMUM_MANIFEST_BYTES,
     Manifest,
@@ -44,6 +44,8 @@ GOLDEN_TOLERANCE_MMHG = 0.05
 
 _PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".npy", ".joblib"})
 _MAXIMUM_FILES = 256
+_MAXIMUM_WEIGHTS_BYTES = 4 << 30  # a ViT-L/14 in float32 has 1.2 GB
+_MAXIMUM_FILE_BYTES = 256 << 20  # of any other file
 
 Tensors = dict[str, NDArray[np.generic]]
 
@@ -178,21 +180,31 @@ def write_package(
             os.fsync(file.fileno())
     if folder.exists():
         shutil.rmtree(folder)
-    draft.rename(folder)
+    settle(draft, folder)
     return manifest
 
 
-def copy_package(source: Path, folder: Path) -> bool:
+def copy_package(source: Path, folder: Path, *, digest: str) -> bool:
     """Copy a package to `folder` and check the copy; False if the same package stands there already.
+
+    Parameters
+    ----------
+    source, folder
+        From where to where.
+    digest
+        Of the package that was verified (`ModelIdentity.digest`): what stands in `source` by now may be another one.
 
     Raises
     ------
     PackageRefused
-        If the package is not sound, or another one stands in `folder`.
+        If the package is not sound or not that one, or another one stands in `folder`.
     OSError
         If the folder cannot be written.
     """
     manifest = read_manifest(source)
+    if manifest.identity().digest != digest:
+        raise PackageRefused(PackageFault.MANIFEST, MANIFEST, "changed after the package was verified", "install again")
+    _check_names(source, manifest)
     if (folder / MANIFEST).is_file():
         if read_manifest(folder).to_bytes() == manifest.to_bytes():
             read_package(folder)
@@ -208,14 +220,19 @@ def copy_package(source: Path, folder: Path) -> bool:
     draft = folder.with_name(folder.name + ".new")
     shutil.rmtree(draft, ignore_errors=True)
     beside = (SIGNATURE,) if (source / SIGNATURE).is_file() else ()
-    for name in (*sorted(manifest.files), MANIFEST, *beside):
-        (draft / name).parent.mkdir(parents=True, exist_ok=True)
-        with (source / name).open("rb") as given, (draft / name).open("wb") as copy:
-            shutil.copyfileobj(given, copy)
-            copy.flush()
-            os.fsync(copy.fileno())
-    read_package(draft)
-    draft.rename(folder)
+    try:
+        for name in (*sorted(manifest.files), MANIFEST, *beside):
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            with (source / name).open("rb") as given, (draft / name).open("wb") as copy:
+                shutil.copyfileobj(given, copy)
+                copy.flush()
+                os.fsync(copy.fileno())
+        if read_package(draft).manifest != manifest:
+            raise PackageRefused(PackageFault.MANIFEST, MANIFEST, "changed while it was copied", "install again")
+        settle(draft, folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
     return True
 
 
@@ -256,6 +273,8 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
             raise PackageRefused(PackageFault.UNEXPECTED_FILE, name, "is a link", "copy the file itself")
         if path.is_dir():
             continue
+        if not path.is_file():  # a pipe would be waited for
+            raise PackageRefused(PackageFault.UNEXPECTED_FILE, name, "is no ordinary file", "remove it")
         if path.suffix.lower() in _PICKLES:
             raise PackageRefused(PackageFault.PICKLE, name, "may hold executable code", "only safetensors are read")
         present.add(name)
@@ -274,7 +293,11 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
 
 def _checked(folder: Path, name: str, digest: str) -> bytes:
     """The bytes of a file, hashed as they were read, so that what is checked is what is used."""
+    most = _MAXIMUM_WEIGHTS_BYTES if name == WEIGHTS else _MAXIMUM_FILE_BYTES
     try:
+        size = (folder / name).stat().st_size
+        if size > most:
+            raise PackageRefused(PackageFault.UNEXPECTED_FILE, name, f"has {size} bytes, more than {most}")
         data = (folder / name).read_bytes()
     except OSError as error:
         raise PackageRefused(
@@ -313,7 +336,7 @@ def _golden(content: Mapping[str, bytes]) -> tuple[GoldenCase, ...]:
             )
             if len(cases[-1].patch_mpap_mmhg) != 9:
                 raise ValueError("a golden case needs nine values")
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OSError, SyntaxError) as error:  # the last is Pillow's of a broken PNG
         raise PackageRefused(PackageFault.GOLDEN, GOLDEN, f"is malformed ({error})") from error
     if not cases:
         raise PackageRefused(PackageFault.GOLDEN, GOLDEN, "holds no case")

@@ -83,7 +83,7 @@ class Predictor:
             calibration = Calibration.from_tensors(package.calibration)
             typical = Typical.from_tensors(package.calibration)
             view = View.from_tensors(package.calibration, typical.picture)
-        except (KeyError, ValueError) as error:
+        except (LookupError, ValueError) as error:
             raise PackageRefused(PackageFault.CALIBRATION, CALIBRATION, f"is not a calibration ({error})") from error
         manifest = package.manifest
         _check_precision(manifest)
@@ -205,7 +205,7 @@ class Predictor:
                         subject=subject,
                         code="out_of_distribution",
                         severity="warning",
-                        detail=f"unlike the model's own data: {times:.1f} times the distance of its 99th percentile",
+                        detail=f"unlike the model's own data: {times:.1f} times the largest distance that is usual",
                     )
                 )
         return tuple(found)

@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from inference import card
-from inference.agreement import agreement, bootstrap_intervals, wilson_interval
+from inference.agreement import agreement, bootstrap_intervals
 from inference.architecture import Architecture
 from inference.calibration import INTERVAL_LEVEL, Calibration, fit_reference, patient_weights
 from inference.drift import MOST_VALUES, OTHER_VALUES
-from inference.drift_reference import MOST_PATIENTS, Directions, DriftReference
+from inference.drift_reference import Directions, DriftReference, thinned
 from inference.engine import Engine, network_from_tensors, tensors_of
+from inference.evaluation.shares import wilson_interval
 from inference.examinations import Examination
 from inference.explanation import Typical
 from inference.manifest import EcgPreprocessing, Manifest, PackageKind
@@ -74,7 +75,11 @@ def release(
     engine = Engine(network_from_tensors(architecture, weights).to(device), radiograph, ecg)
     calibration = calibrate(engine, examinations, split)
     typical = Typical.of(examinations, split.train)
-    view = View.fit(typical.picture, (examinations[row].picture for row in split.calibrating))
+    view = View.fit(
+        typical.picture,
+        (examinations[row].picture for row in split.calibrating),
+        _patient_numbers(examinations, split.calibrating),
+    )
     metrics = measure(engine, calibration, examinations, split.test, seed=recipe.seed)
     metrics["films_called_another_view"] = sum(bool(view.findings(examinations[row].picture)) for row in split.test)
     manifest = Manifest(
@@ -129,16 +134,17 @@ def calibrate(engine: Engine, examinations: Sequence[Examination], split: Split)
     usual_chest, usual_ecg = embeddings(engine, examinations, split.train)
     estimated = engine.fuse(chest, ecg).mean(axis=1)
     residuals = measured - estimated.astype(np.float64)
+    patient = _patient_numbers(examinations, split.calibrating)
     return Calibration(
         residuals_mmhg=residuals.astype(np.float32),
-        patient=_patient_numbers(examinations, split.calibrating),
+        patient=patient,
         drift=DriftReference(
             chest=Directions.fit(usual_chest.mean(axis=1), chest.mean(axis=1)),
             ecg=Directions.fit(usual_ecg, ecg),
-            predicted_mmhg=estimated[:MOST_PATIENTS].astype(np.float32),
+            predicted_mmhg=thinned(estimated.astype(np.float32)),
         ),
-        chest=fit_reference(usual_chest.mean(axis=1), chest.mean(axis=1)),
-        ecg=fit_reference(usual_ecg, ecg),
+        chest=fit_reference(usual_chest.mean(axis=1), chest.mean(axis=1), patient=patient),
+        ecg=fit_reference(usual_ecg, ecg, patient=patient),
     )
 
 
@@ -165,7 +171,7 @@ def measure(
     weights = patient_weights(patient)
     patients = round(float(weights.sum()))
     covered = float(weights[np.abs(measured - estimated) <= half].sum())
-    swapped = np.roll(np.arange(len(rows)), 1)
+    swapped = of_another_patient(patient)
     distances = [(calibration.chest, chest.mean(axis=1)), (calibration.ecg, ecg)]
     unusual = [sum(ref.is_unusual(row) for row in rows_) for ref, rows_ in distances]
     metrics: dict[str, object] = {"patients": patients, "examinations": result.pop("examinations")}
@@ -192,6 +198,25 @@ def measure(
         other = agreement(measured, estimate.mean(axis=1).astype(np.float64))
         metrics[name] = round(other.correlation, 3)
     return metrics
+
+
+def of_another_patient(patient: NDArray[np.integer]) -> NDArray[np.intp]:
+    """For each visit [visits] the row of a visit of another patient, each row once.
+
+    Visits of one patient stand together in most tables: the next row would be the same person's.
+
+    Raises
+    ------
+    ValueError
+        If one patient has more than half of the visits.
+    """
+    order = np.argsort(patient, kind="stable")
+    most = int(np.bincount(patient).max())
+    if 2 * most > len(patient):
+        raise ValueError("more than half of the held-out examinations are one patient's")
+    given = np.empty(len(patient), dtype=np.intp)
+    given[order] = np.roll(order, most)
+    return given
 
 
 def embeddings(

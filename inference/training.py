@@ -90,7 +90,10 @@ def train(
     Raises
     ------
     ValueError
-        If training or validation holds no patient, or the precision is not the device's.
+        If training or validation holds no patient, a step would be too small for the processes that share it, or the
+        precision is not the device's.
+    Diverged
+        If an epoch ends with a network whose estimates are not finite.
     RunDiffers
         If the checkpoint in `folder` is of another training.
     """
@@ -106,6 +109,13 @@ def train(
         run.learn(on_step, checkpoint_seconds)
         progress(run.judge())
     return run.ended()
+
+
+class Diverged(ValueError):
+    """A training whose network answers with numbers no longer. The checkpoint of the epoch before stands."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"the training diverged in epoch {epoch}: its estimates are not finite; lower the rate")
 
 
 class _Run:
@@ -138,9 +148,15 @@ class _Run:
         fp16 = self._precision is Precision.FP16
         self._scaler = torch.amp.GradScaler(workers.device.type, enabled=fp16)
         if fp16 and self.taken_up:
-            self._scaler.load_state_dict({**self._scaler.state_dict(), "scale": self.state.scale})
-        self._forward = workers.wrap(_Values(self.network, recipe.crops_an_examination))
+            told = {"scale": self.state.scale, "_growth_tracker": self.state.scale_steps}
+            self._scaler.load_state_dict({**self._scaler.state_dict(), **told})
         self._batches = Batches(examinations, recipe, radiograph, ecg, fused=architecture.fused, parts=workers.count)
+        if not self._batches.of_epoch(split.train, 1):
+            raise ValueError(
+                f"{len(split.train)} training examinations, {recipe.examinations_a_step} a step, make no step for "
+                f"{workers.count} processes: they need more than {workers.count} a step"
+            )
+        self._forward = workers.wrap(_Values(self.network, recipe.crops_an_examination))
         self._kept_at = time.monotonic()
 
     def learn(self, on_step: Callable[[Step], None], checkpoint_seconds: float) -> None:
@@ -185,6 +201,8 @@ class _Run:
         )
         truth = np.array([self._examinations[k].mpap_mmhg for k in rows])
         error = float(np.mean(np.abs(self._workers.gather(told) * self._spread + self._mean - truth)))
+        if not np.isfinite(error):
+            raise Diverged(state.epoch)
         ended = Epoch(number=state.epoch, loss=state.losses / max(1, state.step), validation_mae_mmhg=error)
         if error < state.best_mae_mmhg:
             state.best_mae_mmhg, self._best = error, _copy(self.network)
@@ -196,7 +214,8 @@ class _Run:
     def _keep(self) -> None:
         self._kept_at = time.monotonic()
         if self._folder is not None and self._workers.is_first:
-            self.state.scale = float(self._scaler.get_scale())
+            scaler = self._scaler.state_dict()  # empty where nothing is scaled
+            self.state.scale, self.state.scale_steps = scaler.get("scale", 1.0), scaler.get("_growth_tracker", 0)
             checkpoint.save(self._folder, self._key, self.state, self.network, self._optimiser, self._best)
 
     def ended(self) -> Trained:

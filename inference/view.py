@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.calibration import USUAL_SHARE, conformal_quantile, minimum_patients
+from inference.calibration import usual_limit
 from inference.prediction import Finding
 
 HIGHEST_LIMIT = 0.52
@@ -49,19 +49,30 @@ class View:
     limit: float
 
     @classmethod
-    def fit(cls, average: NDArray[np.uint8], held_out: Iterable[NDArray[np.floating]]) -> View:
-        """With the limit that `USUAL_SHARE` of patients outside the training exceed, and never above `HIGHEST_LIMIT`.
+    def fit(
+        cls,
+        average: NDArray[np.uint8],
+        held_out: Iterable[NDArray[np.floating]],
+        patient: NDArray[np.integer] | None = None,
+    ) -> View:
+        """With the limit that 99 in 100 patients outside the training exceed, and never above `HIGHEST_LIMIT`.
 
-        With fewer than 99 such patients, their lowest likeness is taken.
+        Parameters
+        ----------
+        average
+            uint8 [128, 128].
+        held_out
+            Pictures [512, 512] of visits outside the training; with fewer than 99 patients their lowest likeness is
+            taken (`calibration.usual_limit`).
+        patient
+            Whose they are; None where each is another patient's.
         """
         told = np.array([likeness(picture, average).upright for picture in held_out])
-        enough = len(told) >= minimum_patients(USUAL_SHARE)
-        limit = -conformal_quantile(-told, USUAL_SHARE) if enough else float(told.min())
-        return cls(average=average, limit=min(HIGHEST_LIMIT, limit))
+        return cls(average=average, limit=min(HIGHEST_LIMIT, -usual_limit(-told, patient)))
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[np.generic]], average: NDArray[np.uint8]) -> View:
-        """That of a package. Raises KeyError or ValueError if its limit is missing or no correlation."""
+        """That of a package. Raises LookupError or ValueError if its limit is missing or no correlation."""
         limit = float(tensors["view.limit"].reshape(-1)[0].item())
         if not -1.0 <= limit <= HIGHEST_LIMIT:
             raise ValueError(f"a view's limit lies in -1 to {HIGHEST_LIMIT}")

@@ -6,9 +6,10 @@ what the service would estimate: a PA radiograph of the chest, an ECG that prove
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -29,7 +30,7 @@ from pacs_node.flow.part10 import UNREADABLE
 from pacs_node.flow.tags import ecg_tags, radiograph_tags
 from pacs_node.opening.opener import NotOpened, Opener
 from storage.objects import ObjectStore
-from storage.records import Disposition, Kind
+from storage.records import Disposition, Instance, Kind
 from storage.store import Store
 
 
@@ -47,6 +48,12 @@ class Source(Protocol):
     def fetch(self, reference: str) -> bytes:
         """The bytes of what a row names. Raises `NotThere`."""
 
+    def size(self, reference: str) -> int:
+        """How many they are. Raises `NotThere`."""
+
+    def sha256(self, reference: str) -> str:
+        """Their digest. Raises `NotThere`."""
+
 
 class Folder:
     """Files below one folder; a row names them by their path in it."""
@@ -56,13 +63,35 @@ class Folder:
 
     def fetch(self, reference: str) -> bytes:
         """The bytes of a file. Links and paths that lead out of the folder are refused."""
+        path = self._path(reference)
+        with _named():
+            return path.read_bytes()
+
+    def size(self, reference: str) -> int:
+        """Its length in bytes."""
+        path = self._path(reference)
+        with _named():
+            return path.stat().st_size
+
+    def sha256(self, reference: str) -> str:
+        """Its digest, read piece by piece."""
+        path = self._path(reference)
+        with _named(), path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _path(self, reference: str) -> Path:
         path = (self._root / reference).resolve()
         if not path.is_relative_to(self._root):
             raise NotThere(RowFault.OUTSIDE_FOLDER, "the path leads out of the data folder")
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise NotThere(RowFault.MISSING_FILE, f"the file cannot be read ({error.strerror})") from error
+        return path
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NotThere(RowFault.MISSING_FILE, f"the file cannot be read ({error.strerror})") from error
 
 
 class Node:
@@ -73,11 +102,22 @@ class Node:
 
     def fetch(self, reference: str) -> bytes:
         """The bytes of an accepted object."""
+        return self._objects.get(self._instance(reference).sha256)
+
+    def size(self, reference: str) -> int:
+        """Its length in bytes, as its row says."""
+        return self._instance(reference).size_bytes
+
+    def sha256(self, reference: str) -> str:
+        """Its digest, as its row says."""
+        return self._instance(reference).sha256
+
+    def _instance(self, reference: str) -> Instance:
         found = self._store.instances(sop_instance_uid=reference, dispositions={Disposition.ACCEPTED})
         if len(found) != 1:
             several = "more than one object has" if found else "no accepted object has"
             raise NotThere(RowFault.MISSING_FILE, f"{several} this SOP Instance UID")
-        return self._objects.get(found[0].instance.sha256)
+        return found[0].instance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,20 +132,44 @@ class Reading:
 
 
 def read_examinations(
-    rows: Iterable[CohortRow],
+    rows: Sequence[CohortRow],
     source: Source,
     reading: Reading,
     refused: Callable[[Refusal], None],
     progress: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[CohortRow, Examination]]:
     """The examinations of `rows` one by one, in their order; what cannot be used goes to `refused`."""
-    owners: dict[bytes, str] = {}
+    contested = under_two_patients(rows, source)
     for row in rows:
         try:
-            yield row, _examination(row, source, reading, owners)
+            yield row, _examination(row, source, reading, contested)
         except _Refused as refusal:
             refused(refusal.refusal)
         progress()
+
+
+def under_two_patients(rows: Sequence[CohortRow], source: Source) -> frozenset[str]:
+    """What rows name whose bytes also stand under another patient: nobody knows whose they are.
+
+    Only files of one length under several patients are read for it.
+    """
+    of_size: dict[int, dict[str, set[str]]] = {}
+    for row in rows:
+        for reference in (row.radiograph, row.ecg):
+            with contextlib.suppress(NotThere):  # the row's own refusal
+                of_size.setdefault(source.size(reference), {}).setdefault(reference, set()).add(row.patient)
+    contested: set[str] = set()
+    for named in of_size.values():
+        if len(set[str]().union(*named.values())) < 2:
+            continue
+        of_digest: dict[str, list[str]] = {}
+        for reference in named:
+            with contextlib.suppress(NotThere):
+                of_digest.setdefault(source.sha256(reference), []).append(reference)
+        for same in of_digest.values():
+            if len(set[str]().union(*(named[reference] for reference in same))) > 1:
+                contested.update(same)
+    return frozenset(contested)
 
 
 class _Refused(Exception):
@@ -114,7 +178,7 @@ class _Refused(Exception):
         self.refusal = refusal
 
 
-def _examination(row: CohortRow, source: Source, reading: Reading, owners: dict[bytes, str]) -> Examination:
+def _examination(row: CohortRow, source: Source, reading: Reading, contested: frozenset[str]) -> Examination:
     def refuse(fault: RowFault, detail: str) -> _Refused:
         return _Refused(Refusal(row=row.row, fault=fault, detail=detail))
 
@@ -124,8 +188,7 @@ def _examination(row: CohortRow, source: Source, reading: Reading, owners: dict[
             content[what] = source.fetch(reference)
         except NotThere as absent:
             raise refuse(absent.fault, f"{what}: {absent.detail}") from absent
-        digest = hashlib.sha256(content[what]).digest()
-        if owners.setdefault(digest, row.patient) != row.patient:
+        if reference in contested:
             raise refuse(RowFault.TWO_PATIENTS, f"the {what}'s bytes also stand under another patient")
     headers = {what: header_of(data) for what, data in content.items()}
     named = {text(header, "PatientID") for header in headers.values() if header is not None} - {""}

@@ -58,12 +58,13 @@ def accuracy(sums: Array, offset: float) -> dict[str, Array]:
         xx, yy = s[_XX] - n * mean_x**2, s[_YY] - n * mean_y**2
         xy = s[_XY] - n * mean_x * mean_y
         # A difference of large sums is not exactly zero where nothing varies.
-        xx, yy = (np.where(v > 1e-9 * (1.0 + raw), v, np.nan) for v, raw in ((xx, s[_XX]), (yy, s[_YY])))
+        xx, yy = (np.where(v > 1e-9 * (1.0 + raw), v, 0.0) for v, raw in ((xx, s[_XX]), (yy, s[_YY])))
+        of_x, of_y = np.where(xx > 0.0, xx, np.nan), np.where(yy > 0.0, yy, np.nan)  # to divide by
         squares = s[_XX] + s[_YY] - 2.0 * s[_XY]
         bias = mean_y - mean_x
         centred = np.maximum(squares - n * bias**2, 0.0)
         error_sd = np.sqrt(centred / (n - 1.0))
-        slope, correlation = xy / xx, xy / np.sqrt(xx * yy)
+        slope, correlation = xy / of_x, xy / np.sqrt(of_x * of_y)
         mean_error = s[_ABS] / n
         repeated_sd = _repeated_sd(s, squares, n, bias)
         baseline = s[_ABSMEAN] / n
@@ -77,9 +78,9 @@ def accuracy(sums: Array, offset: float) -> dict[str, Array]:
             "intercept": mean_y + offset - slope * (mean_x + offset),
             "correlation": correlation,
             "squared_correlation": correlation**2,
-            "explained": 1.0 - squares / xx,
+            "explained": 1.0 - squares / of_x,
             "concordance": 2.0 * xy / (xx + yy + n * bias**2),
-            "calibration_slope": xy / yy,
+            "calibration_slope": xy / of_y,
             "proportional_bias_on_mean": 2.0 * (yy - xx) / (xx + yy + 2.0 * xy),
             "proportional_bias_on_measured": slope - 1.0,
             "lower_limit": bias - SPREAD * error_sd,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from inference.evaluation.accuracy import accuracy, accuracy_sums
 from inference.evaluation.resampling import FEWEST_PATIENTS, Array, Figure, Resampling, patient_sums, resampled
+from inference.evaluation.shares import with_doubt
 from inference.evaluation.table import Predictions
 
 NOTABLE_CHANGE_MMHG = 5.0  # a direction is judged only where the measured change is at least this large
@@ -52,7 +53,8 @@ def change(predictions: Predictions, resampling: Resampling) -> Change | None:
     notable = np.abs(measured) >= NOTABLE_CHANGE_MMHG
     right = notable & (np.sign(measured) == np.sign(predicted))
     directions = patient_sums(patient, np.stack([notable, right], axis=1).astype(np.float64))
-    found |= resampled(directions, _same_direction, resampling)
+    judged = {"same_direction": int(np.count_nonzero(directions[:, 0]))}
+    found |= with_doubt(resampled(directions, _same_direction, resampling), judged, resampling.level)
     found |= resampled(_within_sums(predictions), _within_correlation, resampling)
     return Change(
         patients=int(patient.max()) + 1,

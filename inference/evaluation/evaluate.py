@@ -86,7 +86,7 @@ def evaluate(
             measured_sd_mmhg=float(measured.std(ddof=1)),
             measured_lowest_mmhg=float(measured.min()),
             measured_highest_mmhg=float(measured.max()),
-            rows_refused=len({row.line for row in refused}),
+            rows_refused=len({(row.counted, row.line) for row in refused}),
             refused=refused,
         ),
         resampling=resampling,

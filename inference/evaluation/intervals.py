@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inference.evaluation.resampling import FEWEST_PATIENTS, Array, Figure, Resampling, patient_sums, resampled
+from inference.evaluation.shares import with_doubt
 from inference.evaluation.table import Predictions
 
 
@@ -39,7 +40,10 @@ def coverage(predictions: Predictions, resampling: Resampling) -> Coverage | Non
     columns = np.stack([np.ones_like(width), ~(above | below), above, below, width], axis=1).astype(np.float64)
     sums = patient_sums(kept.patient, columns)
     sums = np.concatenate([sums, (sums[:, 1] / sums[:, 0])[:, None], np.ones((len(sums), 1))], axis=1)
-    return Coverage(examinations=len(width), patients=len(sums), figures=resampled(sums, _coverage_figures, resampling))
+    figures = resampled(sums, _coverage_figures, resampling)
+    shares = dict.fromkeys(("coverage", "coverage_by_patient", "share_above", "share_below"), len(sums))
+    figures = with_doubt(figures, shares, resampling.level)
+    return Coverage(examinations=len(width), patients=len(sums), figures=figures)
 
 
 def _coverage_figures(sums: Array) -> dict[str, Array]:

@@ -8,7 +8,9 @@ from html import escape
 METHODS = {
     "errors": "Errors are predicted minus measured. Figures are computed over examinations.",
     "intervals": "Intervals: whole patients are resampled, so that examinations of one patient stay together; "
-    "bias-corrected and accelerated (BCa; Efron, J Am Stat Assoc 1987;82:171), or percentiles where the table says so.",
+    "bias-corrected and accelerated (BCa; Efron, J Am Stat Assoc 1987;82:171), or percentiles where the table says so. "
+    "A share that is the same in every resample (all, or none) has Wilson's interval, patients being the trials "
+    "(Newcombe, Stat Med 1998;17:857).",
     "mae": "MAE ± SD: mean and standard deviation of the absolute error.",
     "r2": "The squared correlation is what Yoon et al. print as R2. It forgives any bias and any shrinkage; "
     "1 − SSE/SST (the coefficient of determination of the predictions as they stand) forgives neither.",

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from inference.evaluation.accuracy import SPREAD
 from inference.evaluation.canvas import (
     BLUE,
     GREEN,
@@ -25,10 +24,11 @@ from inference.evaluation.canvas import (
 from inference.evaluation.comparison import SMALLER_IS_BETTER, Comparison
 from inference.evaluation.evaluate import Evaluation
 from inference.evaluation.resampling import FEWEST_PATIENTS, Array, Figure
+from inference.evaluation.shares import wilson_interval
 from inference.evaluation.subgroups import Subgroup
 from inference.evaluation.table import Predictions
 from inference.evaluation.thresholds import Discrimination, Ranking
-from inference.evaluation.words import FIGURE_WORDS, VARIABLE_WORDS, estimate
+from inference.evaluation.words import FIGURE_WORDS, VARIABLE_WORDS, estimate, number
 
 SHOWN_PATIENTS = 6
 HALVES = 2
@@ -116,7 +116,7 @@ def regression(predictions: Predictions, evaluation: Evaluation, footer: str) ->
         squared, explained = evaluation.figures["squared_correlation"], evaluation.figures["explained"]
         axes.annotate(
             f"predicted = {intercept:.1f} + {slope:.2f} × measured\n"
-            f"r² = {squared.value:.2f}    1 − SSE/SST = {explained.value:.2f}",
+            f"r² = {number(squared.value)}    1 − SSE/SST = {number(explained.value)}",
             (0.02, 0.98),
             xycoords="axes fraction",
             va="top",
@@ -279,9 +279,8 @@ def threshold(predictions: Predictions, item: Discrimination, footer: str) -> Dr
             axes = panels[2]
             axes.plot([0, 1], [0, 1], color=INK, lw=0.8)
             for group in item.calibration.bins:
-                half = SPREAD * math.sqrt(max(group.observed * (1 - group.observed), 1e-9) / group.patients)
-                low, high = max(0.0, group.observed - half), min(1.0, group.observed + half)
-                axes.plot([group.predicted] * 2, [low, high], color=SKY, lw=1.0)
+                span = wilson_interval(group.observed * group.patients, group.patients)
+                axes.plot([group.predicted] * 2, span, color=SKY, lw=1.0)
             axes.plot(
                 [group.predicted for group in item.calibration.bins],
                 [group.observed for group in item.calibration.bins],
@@ -298,7 +297,7 @@ def threshold(predictions: Predictions, item: Discrimination, footer: str) -> Dr
             axes.set_box_aspect(1)
 
     bins = (
-        " Calibration: bins of equal size with an interval from the number of patients in each; bins of fewer than "
+        " Calibration: bins of equal size, each with Wilson's interval for its number of patients; bins of fewer than "
         f"{FEWEST_PATIENTS} patients are left out."
         if item.calibration
         else ""
@@ -306,8 +305,8 @@ def threshold(predictions: Predictions, item: Discrimination, footer: str) -> Dr
     return draw(
         f"threshold-{item.threshold.mmhg:.0f}",
         f"Discrimination at mPAP {name}",
-        f"Discrimination at mPAP {name}: {item.patients_above} patients with a measurement above, "
-        f"{item.patients_below} with one below (a patient may have both). Predicted mPAP "
+        f"Discrimination at mPAP {name}: {item.patients_above} patients with such a measurement, "
+        f"{item.patients_below} with another one (a patient may have both). Predicted mPAP "
         f"is the score; the dot is the cut at the threshold itself; dotted: no skill.{bins}",
         footer,
         (7.4 if item.calibration else 5.2, 2.9),
@@ -317,7 +316,8 @@ def threshold(predictions: Predictions, item: Discrimination, footer: str) -> Dr
 
 def comparison_forest(comparison: Comparison, footer: str) -> Drawn:
     """Differences of two models' figures, each on its own scale."""
-    names = [name for name in comparison.difference if name not in {"bias"}]
+    # A model that always says the same has no correlation: there is no interval to draw.
+    names = [name for name, item in comparison.difference.items() if name != "bias" and math.isfinite(item.low)]
 
     def paint(figure: Picture) -> None:
         panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]

@@ -23,6 +23,7 @@ from inference.evaluation.resampling import (
     patient_sums,
     resampled,
 )
+from inference.evaluation.shares import with_doubt
 from inference.evaluation.table import Predictions
 
 BINS = 10
@@ -121,12 +122,14 @@ def discrimination(
     above = len(np.unique(predictions.patient[positive]))
     below = len(np.unique(predictions.patient[~positive]))
     if min(above, below) < FEWEST_PATIENTS:
-        side = "at or below" if below < FEWEST_PATIENTS else "above"
-        reason = f"fewer than {FEWEST_PATIENTS} patients were measured {side} the threshold: the cohort has no controls"
+        side = f"mPAP {threshold.name}" if above < FEWEST_PATIENTS else f"no mPAP {threshold.name}"
+        lacks = "cases" if above < FEWEST_PATIENTS else "controls"
+        reason = f"fewer than {FEWEST_PATIENTS} patients were measured to have {side}: the cohort has no {lacks}"
         return NoControls(threshold=threshold, reason=reason)
     called = threshold.above(predictions.predicted_mmhg)
     cells = np.stack([positive & called, positive & ~called, ~positive & called, ~positive & ~called], axis=1)
-    figures = resampled(patient_sums(predictions.patient, cells.astype(np.float64)), _table_figures, resampling)
+    sums = patient_sums(predictions.patient, cells.astype(np.float64))
+    figures = with_doubt(resampled(sums, _table_figures, resampling), _patients_of_table(sums), resampling.level)
     ranking = Ranking(predictions.predicted_mmhg, positive)
     whole = ranking.areas(np.ones((1, len(positive))))
     drawn = [ranking.areas(rows) for rows in row_weights(predictions, resampling)]
@@ -189,6 +192,17 @@ def _table_figures(cells: Array) -> dict[str, Array]:
             "positive_predictive_value": np.asarray(hit / (hit + false)),
             "negative_predictive_value": np.asarray(right / (right + missed)),
         }
+
+
+def _patients_of_table(sums: Array) -> dict[str, int]:
+    """How many patients each of `_table_figures` is made of, from their sums [patients, 4]."""
+    hit, missed, false, right = sums.T > 0
+    return {
+        "sensitivity": int(np.count_nonzero(hit | missed)),
+        "specificity": int(np.count_nonzero(false | right)),
+        "positive_predictive_value": int(np.count_nonzero(hit | false)),
+        "negative_predictive_value": int(np.count_nonzero(right | missed)),
+    }
 
 
 def _calibration(predictions: Predictions, threshold: Threshold, resampling: Resampling) -> Calibration | None:

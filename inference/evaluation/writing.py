@@ -87,10 +87,10 @@ def card_section(evaluation: Evaluation) -> str:
     for name in (*CARD_FIGURES, "baseline_mae"):
         label = FIGURE_WORDS[name] + (f", {unit(name)}" if unit(name) else "")
         lines.append(f"| {label} | {estimate(evaluation.figures[name], name)} |")
-    limits = evaluation.repeated or evaluation.limits
-    lines.append(
-        f"| 95% limits of agreement, mmHg | {number(limits.lower.value, 'bias')} to {limits.upper.value:.1f} |"
-    )
+    limits, how = evaluation.repeated or evaluation.limits, "MOVER" if evaluation.repeated else "exact"
+    for side, limit in (("Lower", limits.lower), ("Upper", limits.upper)):
+        told = f"{number(limit.value, 'bias')} ({number(limit.low, 'bias')} to {number(limit.high, 'bias')}, {how})"
+        lines.append(f"| {side} 95% limit of agreement, mmHg | {told} |")
     if evaluation.coverage is not None:
         covered = evaluation.coverage.figures["coverage_by_patient"]
         lines.append(f"| Interval coverage by patient, % | {estimate(covered, 'coverage')} |")

@@ -248,6 +248,11 @@ def _show(summary: Mapping[str, Any], printed: Mapping[str, Mapping[str, float]]
             table.add_row(*_printed(paper), style="dim")
     console = Console()
     console.print(table)
+    if "seeds" in summary:
+        console.print(f"Means of {len(summary['seeds'])} seeds; r² of each:")
+        for number, row in enumerate(summary["rows"]):
+            of_seeds = ", ".join(f"{run['rows'][number]['r2']:.3f}" for run in summary["seeds"])
+            console.print(f"  {row['name']:<14}{of_seeds}", soft_wrap=True, highlight=False)
     known = summary["oracle_r2"]
     console.print(
         f"Oracle on the same examinations: r² {known['fused']:.3f} from both, {known['chest']:.3f} from the "

@@ -162,10 +162,12 @@ def _show(
     if apart is not None:
         limits = apart.limits
         click.echo(f"  {'patients':<46}{apart.patients}")
-        click.echo(f"  {'shadow minus served, mean, mmHg':<46}{limits.bias.value:+.2f}")
-        click.echo(
-            f"  {'95 % of differences between, mmHg':<46}{limits.lower.value:+.1f} and {limits.upper.value:+.1f}"
-        )
+        for words, item in (
+            ("shadow minus served, mean, mmHg", limits.bias),
+            ("lower limit of 95 % of differences, mmHg", limits.lower),
+            ("upper limit of 95 % of differences, mmHg", limits.upper),
+        ):
+            click.echo(f"  {words:<46}{item.value:+.1f} ({item.low:+.1f} to {item.high:+.1f})")
         click.echo(f"  {'mean and largest distance, mmHg':<46}{apart.mean_absolute_mmhg:.2f}, {apart.largest_mmhg:.2f}")
         if apart.correlation is not None:
             click.echo(f"  {'correlation':<46}{apart.correlation:.3f}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from inference.drift import CategoryShift, ShareShift, Shift
     from inference.drift_reference import DriftReference
     from inference.prediction import Prediction
@@ -70,7 +74,7 @@ def drift(
     outputs, absent = _outputs(reference, name, kept)
     estimates = [one.prediction for one in window]
     try:
-        found = [*_of_outputs(outputs, estimates), *_of_components(kept, estimates, absent)]
+        found = [*_of_outputs(outputs, estimates, calibration), *_of_components(kept, estimates, absent)]
         found += _of_tags(known_tags, tags, absent)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
@@ -106,7 +110,9 @@ def _outputs(reference: Path | None, name: str | None, kept: DriftReference | No
     return kept.predicted_mmhg.tolist(), absent
 
 
-def _of_outputs(reference_mmhg: Sequence[float], window: Sequence[Prediction]) -> list[Found]:
+def _of_outputs(
+    reference_mmhg: Sequence[float], window: Sequence[Prediction], calibration: Mapping[str, NDArray[np.generic]]
+) -> list[Found]:
     import numpy as np
 
     from inference.calibration import USUAL_SHARE
@@ -114,12 +120,15 @@ def _of_outputs(reference_mmhg: Sequence[float], window: Sequence[Prediction]) -
 
     predicted = np.array([estimate.mpap_mmhg for estimate in window])
     found: list[Found] = [shift("predicted mPAP, mmHg", np.array(reference_mmhg), predicted)]
+    # Those who set the limits: each row is a patient's own in packages that do not say whose it is.
+    patients = len(np.unique(calibration["patient"]) if "patient" in calibration else calibration["residuals_mmhg"])
     for subject in ("radiograph", "ecg"):
         unusual = sum(
             any(f.subject == subject and f.code == "out_of_distribution" for f in estimate.findings)
             for estimate in window
         )
-        found.append(share_shift(f"{subject} unlike the model's own data", unusual, len(window), 1.0 - USUAL_SHARE))
+        name = f"{subject} unlike the model's own data"
+        found.append(share_shift(name, unusual, len(window), reference=patients, share=USUAL_SHARE))
     return found
 
 
@@ -201,9 +210,12 @@ def _numbers(counts: Mapping[str, int]) -> list[float]:
     values: list[float] = []
     for text, times in counts.items():
         try:
-            values += [float(text)] * times
+            number = float(text)
         except ValueError:
             return []
+        if not math.isfinite(number):
+            return []
+        values += [number] * times
     return values
 
 
@@ -225,5 +237,6 @@ def _sentence(item: Found) -> str:
     share = 100.0 * item.happened / item.window
     return (
         f"{item.name}: {item.happened} of {item.window}, {share:.1f} % (99 % interval {100 * item.low:.1f} to "
-        f"{100 * item.high:.1f}; expected {100 * item.expected:.0f})"
+        f"{100 * item.high:.1f}); expected {100 * item.expected:.1f} % by a limit from {item.reference} patients, "
+        f"p {item.p_value:.2g}"
     )

@@ -12,6 +12,7 @@ import click
 
 from pacs_node import CODE_VERSION
 from pacs_node.cli import EXIT_IN_PART
+from pacs_node.commands.context import settings_of
 
 if TYPE_CHECKING:
     from inference.evaluation.errors import RefusedRow
@@ -73,14 +74,15 @@ def evaluate(
     scanner, model. A row that cannot be used is named and refused; nothing is guessed.
 
     With --package and --cohort the package predicts first, as the service would, and OUT keeps predictions.csv. Keep
-    patients that the package was trained on out of the cohort, or mark them in its column split.
+    patients that the package was trained on out of the cohort, or mark them in its column split: the very table of its
+    training is refused without one, unless --part all is asked for.
 
     OUT receives report.html, evaluation.json, figures.csv, subgroups.csv, figures/ (PNG, SVG), card.json and card.md.
 
     \b
     Example:
       pulmolink model evaluate test-predictions.csv --out ./evaluation --package ./my-package
-      pulmolink model evaluate --package ./my-package --cohort cohort.csv --out ./evaluation
+      pulmolink model evaluate --package ./my-package --cohort new-patients.csv --out ./evaluation
     """
     from inference.evaluation.evaluate import evaluate as evaluation_of
     from inference.evaluation.plots import all_figures
@@ -95,6 +97,8 @@ def evaluate(
         raise click.UsageError("--data and --part belong to --cohort")
     beside = read_published(published) if published else YOON
     left_out: tuple[RefusedRow, ...] = ()
+    if package is not None:
+        package = settings_of(ctx).model.find(package)
     if predictions is None:
         predictions, left_out = _predicted(ctx, package, cohort, data, part, out, drop_refused)
     table = read_table(predictions, drop_refused=drop_refused)
@@ -123,7 +127,6 @@ def _predicted(
     drop_refused: bool,
 ) -> tuple[Path, tuple[RefusedRow, ...]]:
     """Let the package predict the cohort into OUT; the table, and the rows that were left out."""
-    from pacs_node.commands.context import settings_of
     from pacs_node.commands.model_predict import predict_cohort
     from pacs_node.opening.opener import Opener
 

@@ -222,7 +222,7 @@ def install(ctx: click.Context, package: Path, public_key: Path | None) -> None:
     identity = Predictor.load(package, public_key=key).identity
     name = f"{identity.name}-{identity.version}"
     folder = configured.folder / name
-    if copy_package(package, folder):
+    if copy_package(package, folder, digest=identity.digest):
         click.echo(f"{identity.name} {identity.version} installed in {folder}")
     else:
         click.echo(f"{identity.name} {identity.version} was installed before, the same bytes, in {folder}")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
+
+import click
 
 if TYPE_CHECKING:
     from inference.evaluation.errors import RefusedRow
@@ -66,6 +69,8 @@ def predict_cohort(
 
     Raises
     ------
+    inference.evaluation.errors.EvaluationError
+        If the table gives no split and the package was trained on it, unless `part` is "all".
     inference.evaluation.errors.TableRefused
         If a row is refused and `drop_refused` is not set, or none is left.
     inference.cohort.TableRefused
@@ -91,13 +96,23 @@ def predict_cohort(
     wanted = part or ("test" if split else "all")
     if wanted != "all" and not split:
         raise EvaluationError(f"the cohort gives no split, so no {wanted} part", "leave --part out")
+    manifest = read_manifest(package)
+    if not split and manifest.data.get("cohort_sha256") == hashlib.sha256(cohort.read_bytes()).hexdigest():
+        taught = "the package was trained on this very table, which gives no split: most of its patients taught it"
+        if part is None:
+            raise EvaluationError(
+                taught,
+                "evaluate the predictions.csv of its training (its test patients), or a table of other patients; "
+                "--part all shows how well it fits its own",
+            )
+        click.echo(f"warning: {taught}", err=True)
     rows = [row for row in checked.rows if wanted in {"all", row.split}]
     refused = [refusal(item) for item in checked.refused]
     if refused and not drop_refused:
         raise TableRefused(tuple(refused), "correct them, or leave them out with --drop-refused")
     predictor = Predictor.load(locate(package))
     reading = Reading(
-        radiograph=read_manifest(package).radiograph,
+        radiograph=predictor.preprocessing,
         style=RenderStyle(**predictor.ecg_style),  # type: ignore[arg-type]
         opener=opener,
         zone=zone,

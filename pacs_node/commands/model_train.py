@@ -35,6 +35,8 @@ BACKBONES = {
     "micro-resnet": "micro-resnet-stand-in",
     "micro-vgg": "micro-vgg-stand-in",
 }
+RANDOM = "none: random"
+"""As a run's record says that a backbone began without published weights."""
 ECG_BRANCHES = {"paper": "ecg-convolution", "micro": "micro-ecg-stand-in", "none": "none"}
 RECIPE_OPTIONS = (
     click.option(
@@ -175,6 +177,7 @@ def train(
         with workers_of(device) as workers:
             precision_on(workers.device, recipe.precision)  # says now, not after the cohort was read
             plan = _planned(cohort, fused, recipe, weights, any_view=any_view, stored=data is None)
+            _check_folder(out, plan[1], weights)
             if workers.count > 1 and kept_examinations(out / EXAMINATIONS, plan[1].examinations_key) is None:
                 raise ValueError("the cohort is read by one process: call this with --read-only before torchrun")
             examinations, refused = labelled_examinations(
@@ -221,7 +224,7 @@ def _train(
         )
 
     def prepare(network: FusedNetwork) -> None:
-        imported = {"source": "none: random"}
+        imported = {"source": RANDOM}
         if weights != "none":
             imported = asdict(import_weights(network.chest, architecture.chest_backbone, weights))
         if workers.is_first:
@@ -247,6 +250,30 @@ def _train(
     if workers.is_first:
         runs.write_history(out, trained.history)
         _judge(out, run, trained, examinations, split)
+
+
+def _check_folder(out: Path, run: Run, weights: str) -> None:
+    """Refuse a folder that holds another training, before anything in it is replaced.
+
+    Raises
+    ------
+    inference.checkpoint.RunDiffers
+        If the training in `out` was begun with another recipe, network, cohort or backbone's weights.
+    inference.run.RunUnusable
+        If its record cannot be read.
+    """
+    from inference.backbone_weights import HUB
+    from inference.checkpoint import FILE, RunDiffers
+    from inference.run import Run as Record
+
+    if not (out / FILE).is_file():
+        return
+    begun = Record.read(out)
+    backbone = run.architecture.chest_backbone
+    source = {"none": RANDOM, HUB: f"{HUB}:{backbone}"}.get(weights, Path(weights).name)
+    asked = (run.architecture, run.recipe, run.examinations_key, source)
+    if asked != (begun.architecture, begun.recipe, begun.examinations_key, begun.weights.get("source")):
+        raise RunDiffers(out)
 
 
 def _planned(

@@ -41,10 +41,11 @@ def labelled_examinations(
 
     tell_unread(checked)
     kept = kept_examinations(out / EXAMINATIONS, key)
-    if kept is not None:
+    if kept is not None and (out / REFUSED).is_file():
         with (out / REFUSED).open(encoding="utf-8") as file:
             return kept, sum(1 for _ in file) - 1
     refused: list[Refusal] = list(checked.refused)
+    (out / REFUSED).unlink(missing_ok=True)  # of another reading; written last, it says that this one was finished
     settings = settings_of(ctx)
     with Opener(settings.limits) as opener, Progress(console=Console(stderr=True), transient=True) as bar:
         reading = Reading(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference.agreement import agreement, bootstrap_intervals, wilson_interval
+from inference.agreement import agreement, bootstrap_intervals
+from inference.evaluation.shares import wilson_interval
 
 RNG = np.random.default_rng(6)
 MEASURED = RNG.normal(35.0, 11.0, 120)

@@ -12,10 +12,10 @@ from sklearn.linear_model import LinearRegression
 
 from inference.calibration import (
     Calibration,
-    conformal_quantile,
     fit_reference,
     grouped_conformal_quantile,
     minimum_patients,
+    usual_limit,
 )
 from inference.phantoms.pressure import (
     Difficulty,
@@ -40,14 +40,14 @@ def calibration(residuals: np.ndarray) -> Calibration:
 
 def test_the_quantile_is_the_conformal_rank() -> None:
     scores = np.arange(1.0, 20.0)  # 19 scores: ceil(20 * 0.9) = the 18th
-    assert conformal_quantile(scores, 0.90) == 18.0
+    assert grouped_conformal_quantile(scores, np.arange(19), 0.90) == 18.0
 
 
 def test_too_few_patients_for_the_level_are_refused() -> None:
     assert minimum_patients(0.90) == 9
     assert minimum_patients(0.99) == 99
     with pytest.raises(ValueError, match="too few"):
-        conformal_quantile(np.arange(8.0), 0.90)
+        grouped_conformal_quantile(np.arange(8.0), np.arange(8), 0.90)
     with pytest.raises(ValueError, match="too few"):
         calibration(np.arange(8.0))
 
@@ -65,7 +65,7 @@ def test_the_interval_covers_nine_new_patients_in_ten() -> None:
 
 def test_with_one_visit_a_patient_grouping_changes_nothing() -> None:
     scores = np.abs(RNG.standard_normal(57))
-    assert grouped_conformal_quantile(scores, RNG.permutation(57), 0.90) == conformal_quantile(scores, 0.90)
+    assert grouped_conformal_quantile(scores, RNG.permutation(57), 0.90) == np.sort(scores)[53 - 1]  # ceil(58 * .9)
     residuals = RNG.standard_normal(57).astype(np.float32)
     grouped = dataclasses.replace(calibration(residuals), patient=np.arange(57, dtype=np.int32))
     assert grouped.interval(30.0) == calibration(residuals).interval(30.0)
@@ -214,3 +214,21 @@ def test_one_new_patient_in_a_hundred_is_called_unusual() -> None:
         reference = fit_reference(drawn[:300], drawn[300:499])
         called += [reference.is_unusual(row) for row in drawn[499:]]
     assert 0.005 <= float(np.mean(called)) <= 0.015
+
+
+def test_one_who_came_often_does_not_move_the_limit_of_the_usual() -> None:
+    # Ninety-eight patients are too few for one in a hundred, however often they came: their largest.
+    assert usual_limit(np.repeat(np.arange(1.0, 99.0), 20), np.repeat(np.arange(98), 20)) == 98.0
+    # One of two hundred, unlike the others, came forty times: still one of two hundred.
+    often = np.concatenate([np.arange(199.0), np.full(40, 500.0)])
+    assert usual_limit(often) == 500.0
+    assert usual_limit(often, np.concatenate([np.arange(199), np.full(40, 199)])) == 198.0
+
+
+@pytest.mark.parametrize("limit", [np.inf, np.nan, 0.0, -1.0])
+def test_a_limit_behind_which_nothing_is_unusual_is_refused(limit: float) -> None:
+    tensors = calibration(np.linspace(-7, 9, 30)).to_tensors()
+    with pytest.raises(ValueError, match="chest reference is not finite"):
+        Calibration.from_tensors({**tensors, "chest.limit": np.array([limit])})
+    with pytest.raises(LookupError):
+        Calibration.from_tensors({**tensors, "chest.limit": np.zeros(0)})

@@ -12,6 +12,7 @@ import pytest
 
 from ecg_ingest import RenderStyle
 from inference.cohort import CohortRow, Refusal, RowFault, TableRefused, check_dates, read_cohort
+from inference.evaluation.table import parse_table
 from inference.examinations import Examination, keep_examinations, kept_examinations
 from inference.phantoms import Forms, Scenario, make_patient, write_cohort
 from inference.radiograph import RadiographPreprocessing
@@ -37,6 +38,18 @@ def test_a_sound_row_comes_back_typed(table: Callable[..., Path]) -> None:
     (row,) = read_cohort(table(SOUND)).rows
     assert (row.patient, row.mpap_mmhg, row.rhc_on, row.split) == ("A", 31.5, date(2026, 3, 1), "train")
     assert dict(row.attributes)["smoker"] == "yes"
+
+
+@pytest.mark.parametrize(("sex", "smoker"), [("f", "former"), ("M", "Never"), ("O", "TRUE"), ("", "")])
+def test_words_that_evaluation_understands_may_stand_in_a_cohort(
+    table: Callable[..., Path], tmp_path: Path, sex: str, smoker: str
+) -> None:
+    (row,) = read_cohort(table(f"B,b.dcm,be.dcm,30,2026-03-01,{sex},61,{smoker},train")).rows
+    attributes = dict(row.attributes)
+    lines = ["examination,patient,mpap_mmhg,predicted_mmhg,sex,smoker"]
+    evaluated = parse_table([*lines, f"E,B,30,31,{attributes['sex']},{attributes['smoker']}"]).of()
+    assert evaluated.groups["sex"][0] == sex.upper()
+    assert (evaluated.groups["smoker"][0] == "") == (smoker == "")
 
 
 @pytest.mark.parametrize(
@@ -276,15 +289,20 @@ def test_a_cohort_of_every_fault_names_each_row_and_guesses_nothing(
     assert not (tmp_path / "run" / "package").exists()
 
 
-def test_the_same_bytes_under_two_patients_are_refused(phantoms: Path, opener: Opener) -> None:
+def test_the_same_bytes_under_two_patients_are_refused_for_both(phantoms: Path, opener: Opener) -> None:
     from dataclasses import replace
 
     first = read_cohort(phantoms / "cohort.csv").rows[0]
     copy = phantoms / "copy.dcm"
     copy.write_bytes((phantoms / first.radiograph).read_bytes())
     made, refused = read_rows(opener, phantoms, first, replace(first, row=2, patient="Z", radiograph="copy.dcm"))
-    assert len(made) == 1
-    assert [(refusal.row, refusal.fault) for refusal in refused] == [(2, RowFault.TWO_PATIENTS)]
+    assert made == []  # whose it is, nobody knows: not the first one's either
+    assert [(refusal.row, refusal.fault) for refusal in refused] == [
+        (1, RowFault.TWO_PATIENTS),
+        (2, RowFault.TWO_PATIENTS),
+    ]
+    made, refused = read_rows(opener, phantoms, first)
+    assert (len(made), refused) == (1, [])
 
 
 def test_examinations_kept_in_a_folder_come_back_and_only_for_the_same_key(tmp_path: Path) -> None:

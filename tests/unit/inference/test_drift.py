@@ -16,7 +16,7 @@ from inference.drift import (
     share_shift,
     shift,
 )
-from inference.drift_reference import Directions, DriftReference
+from inference.drift_reference import MOST_VISITS, Directions, DriftReference, thinned
 
 RNG = np.random.default_rng(17)
 REFERENCE = RNG.normal(36.0, 8.0, 800)
@@ -60,12 +60,43 @@ def test_values_beyond_all_of_the_reference_keep_the_index_finite() -> None:
     assert found.drifted
 
 
-def test_an_expected_share_outside_its_exact_interval_is_drift() -> None:
-    quiet, loud = share_shift("x", 3, 200, 0.01), share_shift("x", 20, 200, 0.01)
+def test_more_beyond_a_limit_than_it_lets_expect_is_drift() -> None:
+    quiet, loud = (share_shift("x", count, 200, reference=799, share=0.99) for count in (3, 20))
     assert (quiet.drifted, loud.drifted) == (False, True)
+    assert quiet.expected == pytest.approx(0.01)
     # Clopper and Pearson: the interval's ends leave half a per cent in each tail.
     assert stats.binom.sf(19, 200, loud.low) == pytest.approx(0.005, rel=1e-6)
     assert stats.binom.cdf(20, 200, loud.high) == pytest.approx(0.005, rel=1e-6)
+
+
+def test_a_limit_of_few_patients_expects_what_it_is_and_not_one_in_a_hundred() -> None:
+    # The largest of nineteen: one new patient in twenty lies beyond it.
+    found = share_shift("x", 15, 300, reference=19, share=0.99)
+    assert found.expected == pytest.approx(0.05)
+    assert not found.drifted
+    # Exact for one new patient: P(beyond the largest of n) = 1/(n + 1).
+    one = stats.betabinom(1, 1, 19)
+    assert one.pmf(1) == pytest.approx(0.05)
+
+
+def test_windows_without_drift_are_rarely_beyond_a_limit_that_was_itself_drawn() -> None:
+    # Seeded. A limit from 99 patients: its own error makes the true share anything from .01 to 5 per cent.
+    alarms, naive = 0, 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        happened = int(np.count_nonzero(rng.normal(size=400) > rng.normal(size=99).max()))
+        found = share_shift("x", happened, 400, reference=99, share=0.99)
+        alarms += found.drifted
+        naive += not found.low <= 0.01 <= found.high
+    assert alarms <= 5
+    assert naive >= 10  # what the share alone would have said
+
+
+def test_a_reference_that_is_thinned_holds_all_of_the_table() -> None:
+    kept = thinned(np.arange(10_000, dtype=np.float32))
+    assert len(kept) == MOST_VISITS
+    assert (kept[0], kept[-1]) == (0, 9_999)
+    assert np.diff(kept).max() <= 6
 
 
 def test_frequencies_of_a_tag_are_compared_by_their_definition() -> None:
@@ -127,6 +158,6 @@ def test_few_or_broken_values_are_not_compared() -> None:
     with pytest.raises(ValueError, match="too few"):
         shift("x", REFERENCE, REFERENCE[: FEWEST_RESULTS - 1])
     with pytest.raises(ValueError, match="too few"):
-        share_shift("x", 0, FEWEST_RESULTS - 1, 0.01)
+        share_shift("x", 0, FEWEST_RESULTS - 1, reference=99, share=0.99)
     with pytest.raises(ValueError, match="finite"):
         shift("x", REFERENCE, np.append(REFERENCE[:60], np.nan))

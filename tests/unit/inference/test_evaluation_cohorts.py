@@ -14,13 +14,22 @@ from inference.evaluation.comparison import compare
 from inference.evaluation.errors import CohortTooSmall, EvaluationError
 from inference.evaluation.evaluate import evaluate
 from inference.evaluation.intervals import coverage
+from inference.evaluation.plots import comparison_forest
 from inference.evaluation.resampling import Resampling
 from inference.evaluation.subgroups import subgroups
-from inference.evaluation.thresholds import THRESHOLDS, Discrimination, NoControls, Ranking, discrimination
+from inference.evaluation.thresholds import (
+    THRESHOLDS,
+    Discrimination,
+    NoControls,
+    Ranking,
+    Threshold,
+    discrimination,
+)
 from tests.unit.inference.evaluation_examples import cohort
 
 QUICK = Resampling(repeats=300)
 COHORT = cohort()
+HIGH = Threshold(name=">= 40 mmHg", mmhg=40.0, inclusive=True, probability="probability_above_20", source="of a test")
 
 
 class TestSubgroups:
@@ -81,7 +90,22 @@ class TestThresholds:
     def test_a_cohort_without_controls_is_not_assessed_and_says_why(self) -> None:
         found = evaluate(cohort(40, lowest=27.0), QUICK).thresholds
         assert all(isinstance(item, NoControls) for item in found)
-        assert "has no controls" in found[0].reason  # type: ignore[union-attr]
+        assert "no mPAP > 20 mmHg: the cohort has no controls" in found[0].reason  # type: ignore[union-attr]
+
+    def test_a_cohort_without_cases_says_so(self) -> None:
+        low = dataclasses.replace(COHORT, measured_mmhg=np.minimum(COHORT.measured_mmhg, 25.0))
+        found = discrimination(low, HIGH, QUICK)
+        assert isinstance(found, NoControls)
+        assert "mPAP >= 40 mmHg: the cohort has no cases" in found.reason
+
+    def test_a_sensitivity_of_all_patients_is_not_certain(self) -> None:
+        certain = dataclasses.replace(COHORT, predicted_mmhg=np.where(COHORT.measured_mmhg >= 25, 60.0, 10.0))
+        found = discrimination(certain, THRESHOLDS[1], QUICK)
+        assert isinstance(found, Discrimination)
+        specificity = found.figures["specificity"]
+        assert (specificity.value, specificity.high, specificity.method) == (1.0, 1.0, "Wilson")
+        of = found.patients_below
+        assert specificity.low == pytest.approx(of / (of + 1.959964**2))  # Wilson's bound of all
 
     def test_calibration_as_statsmodels_and_scikit_learn_have_it(self) -> None:
         threshold = THRESHOLDS[1]
@@ -127,6 +151,15 @@ class TestCoverage:
         assert found.figures["coverage"].value == pytest.approx(11 / 15)
         assert found.figures["coverage_by_patient"].value == pytest.approx(11 / 12)
         assert found.figures["share_below"].value == pytest.approx(4 / 15)
+
+    def test_fifteen_patients_of_fifteen_are_not_covered_for_certain(self) -> None:
+        found = coverage(cohort(15, visits=1, half_width=200.0), QUICK)
+        assert found is not None
+        for name in ("coverage", "coverage_by_patient"):
+            figure = found.figures[name]
+            assert (figure.value, figure.method) == (1.0, "Wilson")
+            assert (figure.low, figure.high) == pytest.approx((15 / (15 + 1.959964**2), 1.0))
+        assert found.figures["share_above"].high == pytest.approx(1 - found.figures["coverage"].low)
 
     def test_without_bounds_there_is_no_coverage(self) -> None:
         assert coverage(cohort(half_width=None), QUICK) is None
@@ -193,6 +226,14 @@ class TestComparison:
         mixed = dataclasses.replace(COHORT, patient=np.arange(len(COHORT.patient)))
         with pytest.raises(EvaluationError, match="other patients"):
             compare(COHORT, mixed)
+
+    def test_a_model_that_always_says_the_same_is_compared_and_drawn(self) -> None:
+        """Guards: a figure with limits that are no number, and no comparison with the simplest of all models."""
+        same = dataclasses.replace(COHORT, model="mean", predicted_mmhg=np.full_like(COHORT.predicted_mmhg, 36.0))
+        found = compare(same, COHORT, QUICK)
+        assert np.isnan(found.difference["squared_correlation"].value)
+        assert found.of_first["concordance"].value == pytest.approx(0.0, abs=1e-12)
+        assert comparison_forest(found, "research use only").png
 
 
 class TestTooFew:

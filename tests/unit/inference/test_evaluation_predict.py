@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 from ecg_ingest import RenderStyle, read
 from inference.evaluation.errors import EvaluationError, TableRefused
 from inference.evaluation.table import read_table
+from inference.package import read_package, write_package
 from inference.phantoms import Forms, write_cohort
 from inference.predictor import Predictor
 from inference.radiograph import read_radiograph
@@ -100,6 +103,34 @@ def test_of_a_cohort_with_a_split_the_test_part_is_predicted(
         assert len(read_table(out).of().examination) == count
     with pytest.raises(EvaluationError, match="gives no split"):
         predict_cohort(str(package), labelled, labelled.parent, out, opener, part="test", zone=ZONE, drop_refused=False)
+
+
+def test_the_table_that_a_package_was_trained_on_is_not_evaluated_as_if_it_were_new(
+    labelled: Path,
+    tmp_path: Path,
+    make_package: Callable[..., Path],
+    opener: Opener,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Guards: a figure of training patients reported as that of held-out ones."""
+    package, out = make_package(), tmp_path / "predictions.csv"
+    made = read_package(package)
+    data = {"cohort_sha256": hashlib.sha256(labelled.read_bytes()).hexdigest()}
+    write_package(
+        package,
+        dataclasses.replace(made.manifest, data=data),
+        weights=made.weights,
+        calibration=made.calibration,
+        golden=made.golden,
+        card="# taught\n",
+    )
+    arguments = (str(package), labelled, labelled.parent, out, opener)
+    with pytest.raises(EvaluationError, match="trained on this very table"):
+        predict_cohort(*arguments, part=None, zone=ZONE, drop_refused=False)
+    assert not out.exists()
+    predict_cohort(*arguments, part="all", zone=ZONE, drop_refused=False)
+    assert "warning: the package was trained on this very table" in capsys.readouterr().err
+    assert len(read_table(out).of().examination) == 3
 
 
 @pytest.mark.parametrize(

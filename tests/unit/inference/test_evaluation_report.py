@@ -26,7 +26,13 @@ from inference.evaluation.plots import all_figures, bland_altman, regression
 from inference.evaluation.published import TABLE_FIGURES, YOON, read_published
 from inference.evaluation.resampling import Resampling
 from inference.evaluation.table import Predictions
-from inference.evaluation.writing import FIGURE_NAMES, card_metrics, evaluation_json, write_evaluation
+from inference.evaluation.writing import (
+    FIGURE_NAMES,
+    card_metrics,
+    card_section,
+    evaluation_json,
+    write_evaluation,
+)
 from inference.prediction import ModelIdentity
 from pacs_node.commands.model import model
 from tests.unit.inference.evaluation_examples import cohort
@@ -168,6 +174,11 @@ class TestFiles:
         for name in ("mean_absolute_error", "bias", "error_sd", "correlation", "slope", "explained"):
             assert set(metrics[name]) == {"value", "low", "high"}  # type: ignore[call-overload]
         assert metrics["patients"] == evaluation.cohort.patients
+
+    def test_limits_of_agreement_on_the_card_come_with_their_intervals(self, evaluation: Evaluation) -> None:
+        assert evaluation.repeated is not None
+        upper = evaluation.repeated.upper
+        assert f"{upper.value:.1f} ({upper.low:.1f} to {upper.high:.1f}, MOVER)" in card_section(evaluation)
 
     def test_a_folder_receives_all_of_it(
         self, tmp_path: Path, evaluation: Evaluation, figures: tuple[Drawn, ...]

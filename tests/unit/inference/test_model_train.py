@@ -89,6 +89,25 @@ def test_a_finished_training_called_again_learns_nothing_more(run: Path, cohort:
     assert "another training" in str(other.exception) + other.output
 
 
+@pytest.mark.parametrize(
+    "other", [["--seed", "2"], ["--weights", "elsewhere.safetensors"], ["--cohort", "spoilt.csv", "--drop-refused"]]
+)
+def test_a_folder_of_another_training_is_left_as_it_is(
+    run: Path, cohort: Path, tmp_path: Path, other: list[str]
+) -> None:
+    """Guards: split, refusals and examinations of a finished training replaced before anybody noticed."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("package"))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    options = [str(cohort / text) if text == "spoilt.csv" else text for text in other]
+    table = [] if "--cohort" in options else ["--cohort", cohort / "cohort.csv"]
+    same = ["--data", cohort, "--out", folder, *QUICK, "--epochs", "2", "--learning-rate", "1e-3"]
+    result = call("model", "train", *table, *same, *options)
+    assert result.exit_code == 1
+    assert "another training" in str(result.exception) + result.output
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_refused_rows_stop_a_training_unless_they_are_dropped(cohort: Path, tmp_path: Path) -> None:
     begin = ["model", "train", "--cohort", cohort / "spoilt.csv", "--data", cohort, "--out", tmp_path, "--epochs", "1"]
     result = call(*begin, *QUICK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from inference.manifest import PackageFault, PackageRefused, parse_manifest
-from inference.package import GOLDEN, MANIFEST, locate, read_identity, read_manifest, read_package
+from inference.package import GOLDEN, MANIFEST, copy_package, locate, read_identity, read_manifest, read_package
 from inference.predictor import Predictor
 from inference.radiograph import read_radiograph
 
@@ -145,6 +146,45 @@ def test_pickles_are_refused_unopened(make_package: MakePackage, name: str) -> N
     folder = make_package()
     (folder / name).write_bytes(b"\x80\x04cos\nsystem\n(S'touch owned'\ntR.")
     assert refusal(folder).fault is PackageFault.PICKLE
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "golden/../x", "a\\b", "", ".hidden", "x/"])
+def test_a_manifest_that_names_files_elsewhere_is_refused(make_package: MakePackage, name: str) -> None:
+    body = json.loads((make_package() / MANIFEST).read_bytes())
+    body["files"][name] = "0" * 64
+    with pytest.raises(PackageRefused, match="is no file's name inside a package"):
+        parse_manifest(json.dumps(body).encode())
+
+
+def test_a_pipe_among_the_files_is_refused_and_not_waited_for(make_package: MakePackage) -> None:
+    folder = make_package()
+    (folder / "MODEL_CARD.md").unlink()
+    os.mkfifo(folder / "MODEL_CARD.md")
+    refused = refusal(folder)
+    assert (refused.fault, refused.file) == (PackageFault.UNEXPECTED_FILE, "MODEL_CARD.md")
+
+
+def test_a_file_beyond_the_bound_is_not_read(make_package: MakePackage, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_package()
+    monkeypatch.setattr("inference.package._MAXIMUM_FILE_BYTES", 1000)
+    refused = refusal(folder)
+    assert refused.file == "calibration.safetensors"
+    assert "more than 1000" in refused.detail
+
+
+def test_only_the_package_that_was_verified_is_copied(make_package: MakePackage, tmp_path: Path) -> None:
+    """Guards: golden cases and signature are checked of one package, and another stands there when it is copied."""
+    source, folder = make_package(), tmp_path / "installed"
+    with pytest.raises(PackageRefused, match="changed after the package was verified"):
+        copy_package(source, folder, digest="0" * 64)
+    (source / "MODEL_CARD.md").write_text("another card")
+    with pytest.raises(PackageRefused, match=r"MODEL_CARD\.md"):
+        copy_package(source, folder, digest=read_identity(source).digest)
+    assert not folder.exists()
+    assert not folder.with_name("installed.new").exists()
+    sound = make_package()
+    assert copy_package(sound, folder, digest=read_identity(sound).digest)
+    assert not copy_package(sound, folder, digest=read_identity(sound).digest)
 
 
 def with_schema(folder: Path, schema: int) -> Path:

@@ -134,10 +134,10 @@ def test_a_copy_is_signed_too_and_one_signed_later_is_brought_up_to_date(
     make_package: MakePackage, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
     folder, installed = make_package(), tmp_path / "installed"
-    assert copy_package(folder, installed)
+    assert copy_package(folder, installed, digest=read_identity(folder).digest)
     refusal(installed, keys[1])
     sign(folder, keys[0])
-    assert not copy_package(folder, installed)
+    assert not copy_package(folder, installed, digest=read_identity(folder).digest)
     assert Predictor.load(installed, public_key=keys[1]).identity == read_identity(folder)
 
 

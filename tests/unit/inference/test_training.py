@@ -16,17 +16,18 @@ import torch
 from ecg_ingest import RenderStyle
 from inference.architecture import MICRO, MICRO_ECG, MICRO_VIT, VIT_SMALL, Architecture
 from inference.batches import Batches
+from inference.card import model_card
 from inference.checkpoint import RunDiffers
-from inference.devices import precision_on
+from inference.devices import Workers, precision_on
 from inference.engine import tensors_of
 from inference.examinations import Examination
 from inference.manifest import EcgPreprocessing, PackageKind
 from inference.predictor import Predictor
 from inference.radiograph import RadiographPreprocessing
 from inference.recipe import DEMO, Precision, Recipe
-from inference.release import Description, release
+from inference.release import Description, of_another_patient, release
 from inference.split import DEMO_SHARES, Split, split_by_patient
-from inference.training import Trained, train
+from inference.training import Diverged, Trained, train
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = "tests.unit.inference.killed_training"
@@ -119,6 +120,10 @@ def test_a_released_package_verifies_and_carries_its_figures(
     assert error["low"] <= error["value"] <= error["high"]
     card = (tmp_path / "blob-demo" / "MODEL_CARD.md").read_text()
     assert str(error["value"]) in card
+    assert "Of 6 held-out examinations" in card
+    assert "Whose data it holds" not in card  # blobs are nobody's
+    named = replace(manifest, kind=PackageKind.CLINICAL_RESEARCH)
+    assert "radiograph and the ECG of two held-out patients" in model_card(named)
 
 
 @pytest.mark.parametrize("backbone", [MICRO_VIT, pytest.param(VIT_SMALL, marks=pytest.mark.long)])
@@ -156,6 +161,50 @@ def test_a_checkpoint_of_another_training_is_not_taken_up(examinations: list[Exa
     with pytest.raises(RunDiffers, match="another training"):
         begin(replace(RECIPE, seed=4))
     assert begin(RECIPE).history[0].number == 1
+
+
+def test_a_training_that_diverges_ends_with_an_error_and_not_with_weights(examinations: list[Examination]) -> None:
+    """Guards: a package of the weights that it began with, as if its first epoch had been the best."""
+
+    def spoil(network: torch.nn.Module) -> None:
+        with torch.no_grad():
+            network.head.output.weight.fill_(float("nan"))  # type: ignore[operator,union-attr]
+
+    with pytest.raises(Diverged, match="in epoch 1"):
+        train(
+            Architecture(chest_backbone=MICRO),
+            examinations,
+            SPLIT,
+            RECIPE,
+            radiograph=RadiographPreprocessing(),
+            ecg=ECG,
+            prepare=spoil,
+        )
+
+
+def test_processes_without_a_step_are_refused_and_do_not_train_nothing(examinations: list[Examination]) -> None:
+    with pytest.raises(ValueError, match="make no step for 4 processes"):
+        train(
+            Architecture(chest_backbone=MICRO),
+            examinations,
+            SPLIT,
+            RECIPE,  # four examinations a step
+            radiograph=RadiographPreprocessing(),
+            ecg=ECG,
+            workers=Workers(device=torch.device("cpu"), count=4),
+        )
+
+
+def test_another_patients_input_is_never_another_visit_of_the_same() -> None:
+    """Guards: the correlation that is left without an input looked better where visits stand together in the table."""
+    for visits in ([1] * 9, [3, 3, 3, 3], [4, 1, 2, 1], [1, 5, 5]):
+        patient = np.repeat(np.arange(len(visits)), visits)
+        for rows in (patient, np.random.default_rng(1).permutation(patient)):
+            given = of_another_patient(rows)
+            assert sorted(given) == list(range(len(rows)))
+            assert (rows[given] != rows).all()
+    with pytest.raises(ValueError, match="one patient's"):
+        of_another_patient(np.array([0, 0, 0, 1]))
 
 
 def test_a_recipe_is_the_papers_unless_it_says_otherwise() -> None:
