@@ -67,12 +67,13 @@ class ObjectStore:
         self._place = str(root)
         self._temporary = root / TEMPORARY
         self.orphaned = root / ORPHANED
+        # Folders whose own entry in their parent this process has made durable.
+        self._durable: set[str] = set()
         with _translated("open", root):
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._temporary.mkdir(mode=0o700, exist_ok=True)
             os.close(os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            # All at once: made with its first object, each would cost that one another sync of the root.
-            self._make_folders()
+            _sync_folder(root)
             _sync_folder(root.parent)
 
     def writer(self) -> ObjectWriter:
@@ -274,7 +275,7 @@ class ObjectStore:
             except FileNotFoundError:
                 return False
         # Whoever put it may have been killed between the rename and this.
-        _sync_folder(folder)
+        self._make_durable(folder)
         return True
 
     def _write_identity(self, store_id: str) -> Path:
@@ -293,17 +294,17 @@ class ObjectStore:
                 writer.touch()  # its age counts from now, however slowly its bytes came
             try:
                 writer.move(path)
-            except FileNotFoundError:  # somebody took the folder away
-                self._make_folders()
+            except FileNotFoundError:
+                Path(folder).mkdir(mode=0o700, exist_ok=True)
                 writer.move(path)
-        _sync_folder(folder)
+        self._make_durable(folder)
 
-    def _make_folders(self) -> None:
-        """The folders of objects, each with its entry in the root on disk."""
-        for number in range(256):
-            with suppress(FileExistsError):
-                os.mkdir(f"{self._place}/{number:02x}", 0o700)  # noqa: PTH102
-        _sync_folder(self.root)
+    def _make_durable(self, folder: str) -> None:
+        """Put the entries of `folder` and its own on disk, the latter once a process."""
+        _sync_folder(folder)
+        if folder not in self._durable:
+            _sync_folder(self.root)
+            self._durable.add(folder)
 
     @contextmanager
     def _locked(self, kind: int) -> Iterator[None]:
