@@ -57,6 +57,7 @@ class PackageFault(StrEnum):
     GOLDEN = "golden"  # a recorded answer is not reproduced
     SIGNATURE = "signature"  # not signed by the key that the site trusts
     PRECISION = "precision"  # this machine has no fast multiplication in it
+    DEVICE = "device"  # this machine does not have what it is to run on
 
 
 class PackageRefused(Exception):

@@ -127,7 +127,7 @@ def verify(ctx: click.Context, package: str, public_key: Path | None) -> None:
     configured = settings_of(ctx).model
     key = public_key or configured.key
     where = locate(configured.find(package))
-    identity, gate = Predictor.load(where, public_key=key).identity, read_manifest(where).gate
+    identity, gate = Predictor.load(where, public_key=key, device=configured.device).identity, read_manifest(where).gate
     within = f"{GOLDEN_TOLERANCE_MMHG} mmHg"
     if gate is not None:
         within = f"the gate of {gate.precision.value} ({MEAN_LIMIT_MMHG} mmHg on average, {MAXIMUM_LIMIT_MMHG} at most)"

@@ -129,6 +129,7 @@ def evaluate(
                 drop_refused=drop_refused,
                 split=split,
                 any_view=any_view,
+                device=settings.model.device,
             )
     table = read_table(predictions, drop_refused=drop_refused)
     chosen = table.of(name)

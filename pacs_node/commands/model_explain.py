@@ -59,7 +59,8 @@ def explain(
     quiet()
     content = _of_match(ctx, match_id) if match_id is not None else _of_files(ctx, files)
     settings = settings_of(ctx)
-    predictor = Predictor.load(locate(settings.model.find(package or settings.model.package)))
+    model = settings.model
+    predictor = Predictor.load(locate(model.find(package or model.package)), device=model.device)
     explained = _explained(ctx, predictor, *content, occlusion=occlusion)
     told = _as_json(explained)
     if out is not None:

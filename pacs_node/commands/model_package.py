@@ -226,7 +226,7 @@ def install(ctx: click.Context, package: Path, public_key: Path | None) -> None:
 
     configured = settings_of(ctx).model
     key = public_key or configured.key
-    identity = Predictor.load(package, public_key=key).identity
+    identity = Predictor.load(package, public_key=key, device=configured.device).identity
     name = f"{identity.name}-{identity.version}"
     folder = configured.folder / name
     if copy_package(package, folder, digest=identity.digest):

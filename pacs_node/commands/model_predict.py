@@ -49,6 +49,7 @@ def predict_cohort(
     drop_refused: bool,
     split: Path | None = None,
     any_view: bool = False,
+    device: str = "cpu",
 ) -> tuple[RefusedRow, ...]:
     """Predict every usable row of `cohort` as the service would, and write the table of predictions.
 
@@ -72,6 +73,8 @@ def predict_cohort(
         The split.csv of a training; None leaves the split to the table's own column.
     any_view
         The table vouches that every radiograph is a PA view of the chest.
+    device
+        Where the package computes, "cpu" or "cuda".
 
     Returns
     -------
@@ -107,7 +110,7 @@ def predict_cohort(
     refused = [refusal(item) for item in checked.refused]
     if refused and not drop_refused:
         raise TableRefused(tuple(refused), "correct them, or leave them out with --drop-refused")
-    predictor = Predictor.load(package)
+    predictor = Predictor.load(package, device=device)
     reading = Reading(
         radiograph=predictor.preprocessing,
         style=RenderStyle(**predictor.ecg_style),  # type: ignore[arg-type]
