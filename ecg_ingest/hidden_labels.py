@@ -6,7 +6,7 @@ Every name that tells holds a V. What is found here needs a layout to be believe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -45,7 +45,15 @@ _HIDDEN, _HIDDEN_MARGIN = 0.66, 0.04
 _Found = tuple[float, int, int, tuple[int, int], str]  # likeness, left, top, height and width, font
 
 
-def find_hidden_labels(ink: Ink, pixels_per_mm: float, free: Sequence[PrintedLabel] = ()) -> list[PrintedLabel]:
+@dataclass(frozen=True, kw_only=True)
+class Hidden:
+    """What stands under traces."""
+
+    labels: list[PrintedLabel]  # names that can be read
+    perhaps: list[PrintedLabel]  # every name that a V may belong to, several at a place
+
+
+def find_hidden_labels(ink: Ink, pixels_per_mm: float, free: Sequence[PrintedLabel] = ()) -> Hidden:
     """Names in the fonts and sizes of the labels that stand free, else in usual ones."""
     factor = min(1.0, _PIXELS_PER_MM / pixels_per_mm)
     dark = np.clip(ink.darkness / max(ink.level, 1e-3), _LEAST_DARK, 1.0) * ink.mask
@@ -53,13 +61,14 @@ def find_hidden_labels(ink: Ink, pixels_per_mm: float, free: Sequence[PrintedLab
     dark = dark + grain(dark.shape)
     families, heights_mm = _usual_print(free, ink, pixels_per_mm)
     letters = [(fonts, height * pixels_per_mm * factor) for fonts in families for height in heights_mm]
-    found = []
+    found: list[PrintedLabel] = []
+    perhaps: list[PrintedLabel] = []
     for x, y, number in _places_of_v(dark, letters):
         fonts, height = letters[number]
-        label = _around_v(dark, x, y, fonts, height)
-        if label is not None:
-            found.append(_enlarged(label, 1.0 / factor))
-    return without_overlaps(found)
+        names = [_enlarged(label, 1.0 / factor) for label in _around_v(dark, x, y, fonts, height)]
+        perhaps += [label for label in names if label.likeness >= _PERHAPS]
+        found += [label for label in names[:1] if label.likeness >= _HIDDEN and label.margin >= _HIDDEN_MARGIN]
+    return Hidden(labels=without_overlaps(found), perhaps=perhaps)
 
 
 def _usual_print(
@@ -97,34 +106,34 @@ def _places_of_v(
     return [(int(xs[at]), int(ys[at]), int(which[ys[at], xs[at]])) for at in order]
 
 
-def _around_v(dark: NDArray[np.float32], x: int, y: int, fonts: Sequence[str], height: float) -> PrintedLabel | None:
-    """The name whose V stands here."""
+def _around_v(dark: NDArray[np.float32], x: int, y: int, fonts: Sequence[str], height: float) -> list[PrintedLabel]:
+    """The names whose V may stand here, the likest first; a margin is over every other name, below 0 but for one."""
     best: dict[str, _Found] = {}
     for font in fonts:
         _try(best, dark, x, y, font, height)
     if len(best) < 2:
-        return None
+        return []
     likest = max(best.values())
     if likest[0] < _PERHAPS:
-        return None
+        return []
     for factor in _NEARLY:
         _try(best, dark, x, y, likest[4], height * factor)
     ordered = sorted(best.items(), key=lambda item: -item[1][0])
-    name, (score, left, top, (tall, wide), font) = ordered[0]
-    margin = score - ordered[1][1][0]
-    if score < _HIDDEN or margin < _HIDDEN_MARGIN:
-        return None
-    return PrintedLabel(
-        lead=name,
-        free=False,
-        left=float(left + 1),
-        top=float(top + 1),
-        right=float(left + wide - 1),
-        bottom=float(top + tall - 1),
-        likeness=score,
-        margin=margin,
-        font=font,
-    )
+    first, second = ordered[0][1][0], ordered[1][1][0]
+    return [
+        PrintedLabel(
+            lead=name,
+            free=False,
+            left=float(left + 1),
+            top=float(top + 1),
+            right=float(left + wide - 1),
+            bottom=float(top + tall - 1),
+            likeness=score,
+            margin=score - (second if rank == 0 else first),
+            font=font,
+        )
+        for rank, (name, (score, left, top, (tall, wide), font)) in enumerate(ordered)
+    ]
 
 
 def _try(best: dict[str, _Found], dark: NDArray[np.float32], x: int, y: int, font: str, height: float) -> None:

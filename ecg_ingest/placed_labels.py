@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ecg_ingest.faint_names import faint_names, in_order
 from ecg_ingest.glyphs import shapes
 from ecg_ingest.ink import Ink
 from ecg_ingest.lead_images import EcgRefused, RefusalReason
 from ecg_ingest.paper_scale import STANDARD_MM_PER_SECOND
-from ecg_ingest.printed_labels import TELLING_NAMES, PrintedLabel, look_again, page_fonts
+from ecg_ingest.printed_labels import TELLING_NAMES, Look, PrintedLabel, look_again, page_fonts
 from ecg_ingest.raster_layout import LayoutFit, fit_layouts, same_name, settled
 
 LEAST_READ = 6  # of nine names that tell (aVR to V6)
@@ -23,11 +24,13 @@ LEAST_CHEST = 4
 _LEAST_FREE = 3  # labels that stand free, before a second look is worth it
 _READ, _READ_MARGIN = 0.58, 0.03
 _ELSE, _ELSE_LEAD = 0.7, 0.06  # when a name looks like another, by how much more than like the one expected
+_FAINT_ELSE, _FAINT_ELSE_LEAD = 0.55, 0.075  # the same for a fainter name that is the clearer another
 _DOUBT_LEAD = 0.02  # twice on a sheet
 _CERTAIN, _CERTAIN_MARGIN = 0.8, 0.08
 _BAR_REACH_MM = 6.0  # from where a label's middle should be
 _BAR_SHARE = 0.6  # of a label's height that a bar's column is inked
-_REACH_MM = 5.0
+_REACH_MM, _REACH_LEAST_MM = 5.0, 1.2
+_SETTLED = 4  # names that tell, from which on they say how near to its place a name stands
 _FONTS = 3  # of the page, tried in a second look
 _LAYOUTS_TRIED, _LAYOUT_MARGIN = 4, 4.0  # layouts that may turn out better than the first, by their free labels
 _USUAL_SPEED = 2.0  # labels that a column of usual length is worth
@@ -156,7 +159,7 @@ def _not_standard(fit: LayoutFit, pixels_per_mm: float, column_seconds: Mapping[
     )
 
 
-def _looked_again(  # noqa: PLR0912
+def _looked_again(  # noqa: PLR0912, PLR0915
     fit: LayoutFit,
     ink: Ink,
     legible: Ink,
@@ -171,17 +174,19 @@ def _looked_again(  # noqa: PLR0912
         raise _too_few(0)
     fonts = page_fonts(list(found.values()), legible, _FONTS)
     height = float(np.median([label.height for label in found.values()]))
-    read = set(found)
+    read = {cell for cell, label in found.items() if label.sure}
     boxes: list[tuple[int, int, _Box]] = []
     letters: list[tuple[str, str, _Box]] = []
     newly: list[PrintedLabel] = []
+    looks: dict[tuple[int, int], Look] = {}
     doubted: list[str] = []
     for label in labels:
-        if label.lead != "I" or label in fit.found.values():
+        if label.sure and (label.lead != "I" or label in fit.found.values()):
             letters.append((label.lead, label.font, (label.left, label.top, label.right, label.bottom)))
-    for (row, column), label in found.items():
+    for row, column in read:
+        label = found[row, column]
         boxes.append((row, column, (label.left, label.top, label.right, label.bottom)))
-    reach = (_REACH_MM * pixels_per_mm, min(_REACH_MM * pixels_per_mm, 0.2 * fit.row_pixels))
+    reach = _reach(fit, pixels_per_mm)
     for row, names in enumerate(fit.layout.rows):
         for column, expected in enumerate(names):
             out_of_place = [label for r, c, label in fit.conflicts if (r, c) == (row, column) and _certain(label, ink)]
@@ -194,13 +199,14 @@ def _looked_again(  # noqa: PLR0912
                 if expected != "I" and (row, column) not in found and _lone_bar(ink, place, height, pixels_per_mm):
                     raise _contradiction("I")
                 continue
-            if (row, column) in found:
+            if (row, column) in read:
                 continue
             look = look_again(legible, (fit.across[row, column], fit.down[row, column]), reach, height, fonts)
             if look is None:
                 if out_of_place:
                     raise _contradiction(out_of_place[0].lead)
                 continue
+            looks[row, column] = look
             name, likeness, margin = look.best()
             if same_name(name, expected):
                 if likeness >= _READ and (margin >= _READ_MARGIN or expected.endswith("aVR")):
@@ -213,11 +219,19 @@ def _looked_again(  # noqa: PLR0912
             ahead = likeness - max(value for other, value in look.likeness.items() if same_name(other, expected))
             if likeness >= _ELSE and ahead >= _DOUBT_LEAD:
                 doubted.append(name)
-            if out_of_place or (likeness >= _ELSE and ahead >= _ELSE_LEAD) or len(doubted) > 1:
+            another = (likeness >= _ELSE and ahead >= _ELSE_LEAD) or (
+                likeness >= _FAINT_ELSE and ahead >= _FAINT_ELSE_LEAD
+            )
+            if out_of_place or another or len(doubted) > 1:
                 raise _contradiction(out_of_place[0].lead if out_of_place else name)
     telling = [cell for cell in read if fit.layout.rows[cell[0]][cell[1]] in TELLING_NAMES]
     chest = [cell for cell in telling if fit.layout.rows[cell[0]][cell[1]].startswith("V")]
-    if len(telling) < LEAST_READ or len(chest) < LEAST_CHEST:
+    enough = len(telling) >= LEAST_READ and len(chest) >= LEAST_CHEST
+    if not enough and in_order(fit.layout, read, looks):
+        enough = True
+        for name, place in faint_names(fit.layout, read, looks):
+            letters.append((name, fonts[0], _box(name, fonts[0], place, height)))
+    if not enough:
         if once_more and newly:  # they say better where the others must stand
             more = [*labels, *newly]
             better = settled(fit, more, pixels_per_mm)
@@ -226,6 +240,19 @@ def _looked_again(  # noqa: PLR0912
     return Placement(
         fit=fit, seconds_per_column=seconds, read=frozenset(read), boxes=tuple(boxes), letters=tuple(letters)
     )
+
+
+def _reach(fit: LayoutFit, pixels_per_mm: float) -> tuple[float, float]:
+    """How far across and down a name may stand from its place: the less, the better the names read say where."""
+    reach = _REACH_MM * pixels_per_mm
+    off = [
+        (abs(label.centre[0] - fit.across[cell]), abs(label.centre[1] - fit.down[cell]))
+        for cell, label in fit.found.items()
+        if label.lead in TELLING_NAMES
+    ]
+    if len(off) >= _SETTLED:
+        reach = min(reach, _REACH_LEAST_MM * pixels_per_mm + 2.0 * float(np.max(off)))
+    return reach, min(reach, 0.2 * fit.row_pixels)
 
 
 def _certain(label: PrintedLabel, ink: Ink) -> bool:

@@ -47,6 +47,7 @@ class PrintedLabel:
     margin: float  # to the next other name
     font: str
     free: bool = True  # nothing touches it
+    sure: bool = True  # it is read; else it only says, with others, where names stand
 
     @property
     def centre(self) -> tuple[float, float]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecg_ingest.flatten import Flat, Paper, read_paper
+from ecg_ingest.formation import in_formation
 from ecg_ingest.glyphs import shapes
 from ecg_ingest.hidden_labels import find_hidden_labels
 from ecg_ingest.ink import Ink, find_ink
@@ -121,6 +122,8 @@ def _orientations(views: Views) -> list[int]:
     """Quarter turns clockwise to try, the likeliest first: lines run across, and letters stand upright."""
     flat, ink = views.level(0)
     level = views.view(0, 0).rows
+    if len(level) >= LEAST_ROWS and _legible(views, 0) >= _UPRIGHT:
+        return [0, 2]
     upright = find_rows(np.ascontiguousarray(ink.mask.T), flat.pixels_per_mm)
     if max(len(level), len(upright)) < LEAST_ROWS:
         raise _no_ecg(len(level))
@@ -130,13 +133,18 @@ def _orientations(views: Views) -> list[int]:
         ways += [1, 3] if across else [0, 2]
     names: list[int] = []
     for turns in ways:
-        names.append(sum(label.lead in TELLING_NAMES for label in views.labels(0, turns)))
+        names.append(_legible(views, turns))
         if names[-1] >= _UPRIGHT:
             break
     most = int(np.argmax(names))
     if names[most] >= _LEGIBLE and names[most] > names[0] + 1:  # grain and traces look like a name or two any way
         ways.insert(0, ways.pop(most))
     return ways
+
+
+def _legible(views: Views, quarter_turns: int) -> int:
+    """How many names that tell stand free when the sheet is turned so."""
+    return sum(label.lead in TELLING_NAMES for label in views.labels(0, quarter_turns))
 
 
 def _unbroken(rows: Sequence[Row]) -> float:
@@ -234,8 +242,15 @@ def _placed(
         if not search or refusal.reason not in (_PERHAPS_HIDDEN if few else _TOO_FEW_FREE):
             raise
     hidden = find_hidden_labels(legible, pixels_per_mm, free)
-    labels = [*free, *(label for label in hidden if not any(_over(label, other) for other in free))]
-    return labels, place_labels(labels, ink, legible, pixels_per_mm, _COLUMN_SECONDS, _COLUMN_TOLERANCE, last=True)
+    labels = [*free, *(label for label in hidden.labels if not any(_over(label, other) for other in free))]
+    try:
+        return labels, place_labels(labels, ink, legible, pixels_per_mm, _COLUMN_SECONDS, _COLUMN_TOLERANCE, last=True)
+    except EcgRefused as refusal:
+        names = in_formation(hidden.perhaps, view.rows, pixels_per_mm, _COLUMN_SECONDS)
+        if refusal.reason != RefusalReason.LABELS_INSUFFICIENT or not names:
+            raise
+        labels = [*free, *(label for label in names if not any(_over(label, other) for other in free))]
+        return labels, place_labels(labels, ink, legible, pixels_per_mm, _COLUMN_SECONDS, _COLUMN_TOLERANCE, last=True)
 
 
 _TOO_FEW_FREE = (RefusalReason.LABELS_INSUFFICIENT, RefusalReason.LAYOUT_AMBIGUOUS)

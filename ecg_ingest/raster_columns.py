@@ -92,7 +92,8 @@ def _pulse(line: Line, left: int, right: int, across: float, down: float) -> Pri
         flat = float(np.quantile(np.abs(tops - np.median(tops)), 0.9)) / down < _PULSE_FLAT_MM
         level = float(np.quantile(bottoms - tops, 0.8)) / down < 3.0 * _PULSE_FLAT_MM
         up = np.where(known, (base - line.top[window]) / down, np.inf)
-        if flat and level and _steep(up, run_left, run_right, height, across) and _PULSE_HEIGHT_MM[0] < height:
+        possible = _PULSE_HEIGHT_MM[0] < height < _PULSE_HEIGHT_MM[1]
+        if flat and level and possible and _steep(up, run_left, run_right, height, across):
             whole = _stands_whole(line, left + run_left, left + run_right, across)
             return PrintedPulse(
                 width_mm=width if whole else float("nan"),
