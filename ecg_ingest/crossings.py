@@ -74,7 +74,9 @@ def divide(upper: Run, lower: Run, pixels_per_mm: float) -> None:
         own = own_rise > _OWN_MM * pixels_per_mm, own_fall > _OWN_MM * pixels_per_mm
         both = min(rises, falls) > _DOUBT_MM * pixels_per_mm
         apart = float(np.median(below[left:right] - above[left:right]))
-        if both and max(rises, falls) < apart and right - left <= _TOUCH_MM * pixels_per_mm:
+        sides = [max(0, left - 1), min(right, shared.size - 1)]
+        known = (upper.whole[:, sides] != lower.whole[:, sides]).any(axis=0).all()
+        if both and known and max(rises, falls) < apart and right - left <= _TOUCH_MM * pixels_per_mm:
             _split(upper, lower, left, right)
             continue
         levels = above[left:right] - pen, above[left:right] + pen, below[left:right] - pen, below[left:right] + pen

@@ -173,21 +173,25 @@ def test_a_stroke_that_may_be_either_row_s_is_in_doubt() -> None:
     assert (lower.other != lower.ends).any()
 
 
-@pytest.mark.parametrize("doubt", [0.0, 24.0])
-def test_a_lead_whose_strokes_may_be_its_neighbour_s_is_refused(doubt: float) -> None:
+@pytest.mark.parametrize(
+    ("doubt", "leads", "refused"),
+    [(0.0, 1, False), (24.0, 1, True), (8.0, 1, False), (8.0, 3, True)],
+    ids=["no doubt", "much in one lead", "some in one lead", "some in three leads"],
+)
+def test_leads_whose_strokes_may_be_their_neighbours_are_refused(doubt: float, leads: int, refused: bool) -> None:
     layout = next(layout for layout in LAYOUTS if layout.name == "12x1")
     beats = [100.0, 250.0, 400.0]
     lines = [beating(500, beats, 100.0 * (row + 1)) for row in range(12)]
-    doubts = np.where(lines[7].bottom - lines[7].top > 10.0, doubt, 0.0)
-    lines[7] = replace(lines[7], doubt=doubts)
+    for row in range(7, 7 + leads):
+        lines[row] = replace(lines[row], doubt=np.where(lines[row].bottom - lines[row].top > 10.0, doubt, 0.0))
     columns = Columns(starts=(0.0, 500.0), contradicted=False)
-    if doubt == 0.0:
+    if not refused:
         assert set(cell_signals(lines, layout, columns, 6.0)) == set(LEADS)
         return
-    with pytest.raises(EcgRefused) as refused:
+    with pytest.raises(EcgRefused) as refusal:
         cell_signals(lines, layout, columns, 6.0)
-    assert refused.value.reason is RefusalReason.TRACES_OVERLAP
-    assert "V2" in refused.value.detail
+    assert refusal.value.reason is RefusalReason.TRACES_OVERLAP
+    assert "V2" in refusal.value.detail
 
 
 def test_letters_that_reach_beyond_the_page_are_passed_over() -> None:
