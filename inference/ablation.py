@@ -7,7 +7,6 @@ they say nothing of the paper's networks.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from inference.architecture import (
 )
 from inference.averaging import COARSER
 from inference.checkpoint import Epoch
+from inference.csv_file import NotCsv, no_number, read_rows, uneven
 from inference.devices import CPU, Workers
 from inference.evaluation.accuracy import accuracy, accuracy_sums
 from inference.examinations import Examination
@@ -75,18 +75,32 @@ def read_published(path: Path) -> dict[str, dict[str, float]]:
     OSError
         If the file cannot be read.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        unknown = set(reader.fieldnames or ()) ^ {"name", *PUBLISHED_COLUMNS}
-        if not unknown <= set(PUBLISHED_COLUMNS):
-            raise ValueError(f"{path.name} has unknown or missing columns: {', '.join(sorted(unknown))}")
-        found: dict[str, dict[str, float]] = {}
-        for line in reader:
-            name = line.pop("name")
-            if name not in ROWS:
-                raise ValueError(f"{path.name}: {name!r} is none of {', '.join(ROWS)}")
-            found[name] = {figure: float(value) for figure, value in line.items() if value}
+    try:
+        columns, rows = read_rows(path, len(ROWS))
+    except NotCsv as error:
+        raise ValueError(f"{path.name} {error.detail} ({error.hint})") from error
+    if "name" not in columns or len(set(columns)) != len(columns) or set(columns) - {"name", *PUBLISHED_COLUMNS}:
+        raise ValueError(f"{path.name} needs the column name and any of {', '.join(PUBLISHED_COLUMNS)}, no others")
+    found: dict[str, dict[str, float]] = {}
+    for number, cells in rows:
+        where = f"{path.name}, row {number}"
+        if len(cells) != len(columns):
+            raise ValueError(f"{where} {uneven(len(cells), len(columns))}")
+        line = dict(zip(columns, (cell.strip() for cell in cells), strict=True))
+        name = line.pop("name")
+        if name not in ROWS or name in found:
+            raise ValueError(
+                f"{where}: {name!r} {'stands twice' if name in found else 'is none of ' + ', '.join(ROWS)}"
+            )
+        found[name] = {figure: _printed(value, f"{where}: {figure}") for figure, value in line.items() if value}
     return found
+
+
+def _printed(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{where} {no_number(text)}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

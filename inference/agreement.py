@@ -11,6 +11,8 @@ from inference.evaluation.accuracy import accuracy, accuracy_sums
 from inference.evaluation.resampling import Resampling, resampled
 
 Array = NDArray[np.float64]
+FEWEST_MEASURED = 3
+"""Examinations that agreement is told of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ def agreement(measured: Array, estimated: Array) -> Agreement:
     ValueError
         If the arrays differ in length, are shorter than three, or the measurements do not vary.
     """
-    if measured.shape != estimated.shape or measured.ndim != 1 or len(measured) < 3:
+    if measured.shape != estimated.shape or measured.ndim != 1 or len(measured) < FEWEST_MEASURED:
         raise ValueError("two arrays of the same length, at least three, are needed")
     total = float(np.sum((measured - measured.mean()) ** 2))
     if total == 0.0:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from inference.manifest import Manifest, PackageKind
 
+MOST_VALUES = 5
+"""Of one tag; the manifest holds all."""
 _FIGURES = (
     ("mean_absolute_error", "Mean absolute error, mmHg"),
     ("bias", "Bias (estimated minus measured), mmHg"),
@@ -18,6 +20,7 @@ _FIGURES = (
 
 def model_card(manifest: Manifest) -> str:
     """The card as Markdown."""
+    data = sorted(manifest.data.items())
     lines = [f"# {manifest.name} {manifest.version}", "", "**Research use only.** Not a medical device.", ""]
     if manifest.kind is PackageKind.SYNTHETIC_DEMO:
         lines += [
@@ -33,7 +36,8 @@ def model_card(manifest: Manifest) -> str:
         "",
         "## Data",
         "",
-        *(f"- {name.replace('_', ' ')}: {_plain(value)}" for name, value in sorted(manifest.data.items())),
+        *(f"- {name.replace('_', ' ')}: {_plain(value)}" for name, value in data if name != "tags"),
+        *_tags(manifest.data.get("tags")),
         "",
         f"## On {manifest.metrics['patients']} held-out patients",
         "",
@@ -45,13 +49,13 @@ def model_card(manifest: Manifest) -> str:
         lines.append(f"| {label} | {entry['value']} | {entry['low']} to {entry['high']} |")
     interval = _object(manifest.metrics["interval"])
     coverage = _object(interval["coverage"])
-    metrics = manifest.metrics
+    metrics, calibrated_on = manifest.metrics, manifest.data.get("calibrated_on", "calibration patients")
     lines += [
         "",
         f"- Predicting the mean for everybody: mean absolute error "
         f"{metrics['mean_absolute_error_of_predicting_the_mean']} mmHg.",
         f"- Interval of {interval['level']:.0%}: the estimate ± {interval['half_width_mmhg']} mmHg, split-conformal "
-        f"on the calibration patients; it covered {coverage['value']} of the held-out patients "
+        f"on the {calibrated_on}; it covered {coverage['value']} of the held-out patients "
         f"(95% Wilson interval {coverage['low']} to {coverage['high']}).",
         f"- Given another patient's ECG, r falls to {metrics['correlation_with_ecg_of_another_patient']}; given "
         f"another patient's radiograph, to {metrics['correlation_with_radiograph_of_another_patient']}.",
@@ -68,6 +72,19 @@ def model_card(manifest: Manifest) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _tags(tags: object) -> list[str]:
+    """Machine and technique of the patients that calibrated it, the commonest values of each tag."""
+    if not isinstance(tags, Mapping):
+        return []
+    lines = ["", "Machine and technique, of the patients that it was calibrated on:", ""]
+    for name, counts in tags.items():
+        common = sorted(_object(counts).items(), key=lambda item: -int(str(item[1])))
+        told = ", ".join(f"{value} ({count})" for value, count in common[:MOST_VALUES])
+        rest = len(common) - MOST_VALUES
+        lines.append(f"- {name.replace('_', ' ')}: {told}" + (f" and {rest} more values" if rest > 0 else ""))
+    return lines
 
 
 def _privacy(manifest: Manifest) -> list[str]:

@@ -6,7 +6,6 @@ Nothing is guessed or mended. Files and headers are looked at by whoever can ope
 
 from __future__ import annotations
 
-import csv
 import math
 import operator
 import posixpath
@@ -18,11 +17,20 @@ from enum import StrEnum
 from pathlib import Path
 
 from inference.columns import slips, unknown
+from inference.csv_file import NotCsv, no_number, read_rows, uneven
 from inference.split import PARTS
 
 REQUIRED = ("patient", "radiograph", "ecg", "mpap_mmhg", "rhc_date")
 ATTRIBUTES = ("sex", "age", "smoker", "ph_group", "site", "scanner")
 OPTIONAL = (*ATTRIBUTES, "split", "radiograph_date", "ecg_date")
+
+CLOSED = {
+    "sex": ("F", "M", "O"),
+    "smoker": ("yes", "no", "true", "false", "1", "0", "current", "former", "never"),
+    "ph_group": ("1", "2", "3", "4", "5"),
+    "split": PARTS,
+}
+"""What may stand in a column, as `evaluation.table` reads it too."""
 
 MPAP_RANGE_MMHG = (5.0, 120.0)
 """What a right-heart catheter can have measured; beyond lies a slip of the pen or another unit."""
@@ -34,6 +42,7 @@ class RowFault(StrEnum):
     """Why a row is refused. A closed set."""
 
     BLANK = "blank"  # a required cell is empty
+    CELLS = "cells"  # more or fewer than the head has
     NOT_A_NUMBER = "not_a_number"
     OUT_OF_RANGE = "out_of_range"
     NOT_A_DATE = "not_a_date"
@@ -65,7 +74,7 @@ class TableRefused(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A row that is not used. `row` counts from 1 below the head; nothing here names a patient."""
+    """A row that is not used. `row` counts from 1 below the head, empty rows too; nothing here names a patient."""
 
     row: int
     fault: RowFault
@@ -120,7 +129,11 @@ def read_cohort(path: Path) -> Checked:
         raise TableRefused(path.name, f"names a column twice: {', '.join(doubled)}")
     rows: list[CohortRow] = []
     refused: list[Refusal] = []
-    for number, values in enumerate(cells, start=1):
+    for number, values in cells:
+        if len(values) != len(columns):
+            detail = uneven(len(values), len(columns))
+            refused.append(Refusal(row=number, fault=RowFault.CELLS, detail=detail))
+            continue
         given = {name: value for name, value in zip(columns, values, strict=True) if name in known}
         try:
             rows.append(_row(number, {name: given.get(name, "").strip() for name in known}))
@@ -168,10 +181,8 @@ def _row(number: int, cells: dict[str, str]) -> CohortRow:
         if not cells[name]:
             detail = "no ECG of this catheterisation is named" if name == "ecg" else f"{name} is empty"
             raise _Fault(RowFault.BLANK, detail)
-    _known(cells, "sex", {"F", "M", "O"}, any_case=True)
-    _known(cells, "smoker", {"yes", "no", "true", "false", "1", "0", "current", "former", "never"}, any_case=True)
-    _known(cells, "ph_group", {"1", "2", "3", "4", "5"})
-    _known(cells, "split", set(PARTS))
+    for name, allowed in CLOSED.items():
+        cells[name] = _known(cells[name], name, allowed)
     if cells["age"]:
         _number(cells["age"], "age", (0.0, 120.0), "years")
     rhc_on = _date(cells["rhc_date"], "rhc_date")
@@ -194,7 +205,7 @@ def _number(text: str, name: str, bounds: tuple[float, float], unit: str) -> flo
     try:
         value = float(text)
     except ValueError:
-        raise _Fault(RowFault.NOT_A_NUMBER, f"{name} is not a number") from None
+        raise _Fault(RowFault.NOT_A_NUMBER, f"{name} {no_number(text)}") from None
     if not math.isfinite(value):
         raise _Fault(RowFault.NOT_A_NUMBER, f"{name} is not finite")
     if not bounds[0] <= value <= bounds[1]:
@@ -211,11 +222,12 @@ def _date(text: str, name: str) -> date | None:
         raise _Fault(RowFault.NOT_A_DATE, f"{name} is not a date such as 2026-03-01") from None
 
 
-def _known(cells: dict[str, str], name: str, allowed: set[str], *, any_case: bool = False) -> None:
-    """As `model evaluate` takes these words later."""
-    given = cells[name].lower() if any_case else cells[name]
-    if given and given not in ({word.lower() for word in allowed} if any_case else allowed):
-        raise _Fault(RowFault.UNKNOWN_VALUE, f"{name} is none of {', '.join(sorted(allowed))}")
+def _known(text: str, name: str, allowed: tuple[str, ...]) -> str:
+    """The value as `allowed` writes it; capitals make no difference."""
+    found = {value.lower(): value for value in ("", *allowed)}.get(text.lower())
+    if found is None:
+        raise _Fault(RowFault.UNKNOWN_VALUE, f"{name} is none of {', '.join(allowed)}")
+    return found
 
 
 def _among(rows: Sequence[CohortRow]) -> list[Refusal]:
@@ -255,23 +267,14 @@ def _groups(rows: Iterable[CohortRow], key: Callable[[CohortRow], object]) -> li
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            columns = [name.strip() for name in next(reader, [])]
-            cells = [row for row in reader if any(cell.strip() for cell in row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TableRefused(path.name, f"is not CSV in UTF-8 ({type(error).__name__})") from error
-    if len(cells) > MAXIMUM_ROWS:
-        raise TableRefused(path.name, f"has more than {MAXIMUM_ROWS} rows")
-    for number, row in enumerate(cells, start=1):
-        if len(row) != len(columns):
-            raise TableRefused(path.name, f"row {number} has {len(row)} cells, the head {len(columns)}")
-    return columns, cells
+        return read_rows(path, MAXIMUM_ROWS)
+    except NotCsv as error:
+        raise TableRefused(path.name, error.detail, error.hint) from error
 
 
-def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
+def _read_parquet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     import pyarrow
     from pyarrow import parquet
 
@@ -282,7 +285,8 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
     if table.num_rows > MAXIMUM_ROWS:
         raise TableRefused(path.name, f"has more than {MAXIMUM_ROWS} rows")
     columns = [column.to_pylist() for column in table.itercolumns()]
-    return list(table.column_names), [[_cell(value) for value in row] for row in zip(*columns, strict=True)]
+    rows = enumerate(zip(*columns, strict=True), start=1)
+    return list(table.column_names), [(number, [_cell(value) for value in row]) for number, row in rows]
 
 
 def _cell(value: object) -> str:

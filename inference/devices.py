@@ -88,6 +88,28 @@ def workers_of(device: str) -> Iterator[Workers]:
         distributed.destroy_process_group()
 
 
+def answering_device(device: str) -> torch.device:
+    """Where a package answers, set to give the same bits for the same input.
+
+    Parameters
+    ----------
+    device
+        "cpu" or "cuda".
+
+    Raises
+    ------
+    ValueError
+        If a GPU is asked for and there is none.
+    """
+    if device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError("there is no GPU that torch can use here")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False  # a convolution's inputs would lose 13 of their 23 bits
+    return torch.device("cuda", 0)
+
+
 def precision_on(device: torch.device, asked: Precision) -> Precision:
     """The precision to use.
 

@@ -105,10 +105,10 @@ def shift(name: str, reference: Array, window: Array, *, level: float = LEVEL) -
     """
     from scipy import stats
 
-    for values in (reference, window):
+    for side, values in (("reference", reference), ("window", window)):
         if len(values) < FEWEST_RESULTS:
             raise ValueError(
-                f"{len(values)} results are too few to compare, {FEWEST_RESULTS} are needed on either side"
+                f"the {side} has {len(values)} results, too few to compare: {FEWEST_RESULTS} are needed on either side"
             )
         if not np.isfinite(values).all():
             raise ValueError("values must be finite")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from inference.devices import multiplies_fast
+from inference.devices import answering_device, multiplies_fast
 from inference.engine import Engine, UnfitPrecision, network_from_tensors
 from inference.gate import Gate, deltas, passes, told
 from inference.manifest import Manifest
@@ -53,7 +53,11 @@ def lower(source: Path | str, folder: Path, precision: Precision, *, device: str
         raise LoweringRefused(
             f"the package runs in {package.manifest.gate.precision.value} already", "give the one in fp32"
         )
-    if not multiplies_fast(torch.device(device), precision):
+    try:
+        computes_on = answering_device(device)
+    except ValueError as error:
+        raise LoweringRefused(str(error), "bf16 and int8 are for CPUs too") from error
+    if not multiplies_fast(computes_on, precision):
         raise LoweringRefused(f"this {_kind(device)} has no fast {precision.value}", "fp32 is as fast here, or faster")
     gate = judge(package, precision, device)
     body = package.manifest

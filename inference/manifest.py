@@ -22,6 +22,9 @@ from inference.recipe import Precision
 SCHEMA = 2  # 2: average inputs and the view's limit stand beside the calibration
 MAXIMUM_MANIFEST_BYTES = 1 << 20
 LEAD_ORDER = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+NAME = r"[a-z0-9][a-z0-9.-]{0,63}"
+VERSION = r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?"
+"""Patterns of a package's name and semantic version."""
 STYLE_FIELDS = (
     "layout",
     "seconds_per_lead",
@@ -54,6 +57,7 @@ class PackageFault(StrEnum):
     GOLDEN = "golden"  # a recorded answer is not reproduced
     SIGNATURE = "signature"  # not signed by the key that the site trusts
     PRECISION = "precision"  # this machine has no fast multiplication in it
+    DEVICE = "device"  # this machine does not have what it is to run on
 
 
 class PackageRefused(Exception):
@@ -136,9 +140,9 @@ class Manifest:
     gate: Gate | None = None  # for a package that does not multiply in fp32: what was proved
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,63}", self.name):
+        if not re.fullmatch(NAME, self.name):
             raise ValueError("name must be lower-case letters, digits, dots and hyphens")
-        if not re.fullmatch(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", self.version):
+        if not re.fullmatch(VERSION, self.version):
             raise ValueError("version must be a semantic version such as 1.0.0")
         if self.weights_dtype not in {"float32", "float16"}:
             raise ValueError("weights_dtype must be float32 or float16")

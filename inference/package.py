@@ -88,7 +88,7 @@ def locate(name_or_folder: str | Path) -> Path:
             PackageFault.NOT_FOUND,
             text,
             "is neither a model package's folder nor the name of a shipped package",
-            f"shipped: {known}",
+            f"shipped: {known}; installed: see `pulmolink model list`",
         )
     return folder
 

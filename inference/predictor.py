@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from inference.architecture import CHEST_EMBEDDING
 from inference.calibration import INTERVAL_LEVEL, Calibration
-from inference.devices import multiplies_fast
+from inference.devices import answering_device, multiplies_fast
 from inference.engine import LEAD_IMAGES_SHAPE, PATCHES, Engine, UnfitPrecision, network_from_tensors
 from inference.explanation import Explanation, Typical, explain, occlude
 from inference.gate import deltas, passes, told
@@ -49,7 +49,9 @@ class Predictor:
         self.identity: ModelIdentity = manifest.identity()
 
     @classmethod
-    def load(cls, folder: Path | str, *, threads: int | None = None, public_key: Path | None = None) -> Predictor:
+    def load(
+        cls, folder: Path | str, *, threads: int | None = None, public_key: Path | None = None, device: str = "cpu"
+    ) -> Predictor:
         """The package in `folder`, or the shipped package of that name.
 
         Parameters
@@ -61,12 +63,15 @@ class Predictor:
             bit-identical answers.
         public_key
             A PEM file; then the package must be signed by its private key (`signature`).
+        device
+            "cpu", or "cuda" for the first GPU.
 
         Raises
         ------
         PackageRefused
             If it is not signed by that key, a file is missing, added or changed, the tensors do not fit, or a golden
-            case differs by more than 0.05 mmHg; in another precision than fp32, by more than `gate` allows.
+            case differs by more than 0.05 mmHg; in another precision than fp32, by more than `gate` allows. Also if
+            there is no such device.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -86,9 +91,9 @@ class Predictor:
         except (LookupError, ValueError) as error:
             raise PackageRefused(PackageFault.CALIBRATION, CALIBRATION, f"is not a calibration ({error})") from error
         manifest = package.manifest
-        _check_precision(manifest)
+        computes_on = _device(manifest, device)
         try:
-            engine = Engine(network, manifest.radiograph, manifest.ecg, precision=manifest.precision)
+            engine = Engine(network.to(computes_on), manifest.radiograph, manifest.ecg, precision=manifest.precision)
         except UnfitPrecision as error:
             raise PackageRefused(
                 PackageFault.PRECISION, MANIFEST, str(error), "use the package in fp32 that it was made of"
@@ -216,15 +221,23 @@ class Predictor:
         return tuple(found)
 
 
-def _check_precision(manifest: Manifest) -> None:
-    """Refuse a package whose precision this processor would have to emulate."""
-    if not multiplies_fast(torch.device("cpu"), manifest.precision):
+def _device(manifest: Manifest, name: str) -> torch.device:
+    """Where the package is to answer; refused if that is not here, or would have to emulate its precision."""
+    try:
+        device = answering_device(name)
+    except ValueError as error:
+        raise PackageRefused(
+            PackageFault.DEVICE, MANIFEST, f"cannot run on {name}: {error}", 'set model.device to "cpu"'
+        ) from error
+    if not multiplies_fast(device, manifest.precision):
+        kind = "processor" if device.type == "cpu" else "GPU"
         raise PackageRefused(
             PackageFault.PRECISION,
             MANIFEST,
-            f"runs in {manifest.precision.value}, for which this processor has no instructions",
-            "use the package in fp32 that it was made of",
+            f"runs in {manifest.precision.value}, for which this {kind} has no instructions",
+            "use the package in fp32 that it was made of, or another model.device",
         )
+    return device
 
 
 def _reproduce(engine: Engine, golden: Sequence[GoldenCase], manifest: Manifest) -> None:

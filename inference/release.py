@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from inference import card
-from inference.agreement import agreement, bootstrap_intervals
+from inference.agreement import FEWEST_MEASURED, agreement, bootstrap_intervals
 from inference.architecture import Architecture
-from inference.calibration import INTERVAL_LEVEL, Calibration, fit_reference, patient_weights
+from inference.calibration import INTERVAL_LEVEL, Calibration, fit_reference, minimum_patients, patient_weights
 from inference.drift import MOST_VALUES, OTHER_VALUES
 from inference.drift_reference import Directions, DriftReference, thinned
 from inference.engine import Engine, network_from_tensors, tensors_of
@@ -71,6 +71,7 @@ def release(
     OSError
         If the folder cannot be written.
     """
+    refuse_too_few(examinations, split)
     weights = tensors_of(trained.network.cpu(), weights_dtype)
     engine = Engine(network_from_tensors(architecture, weights).to(device), radiograph, ecg)
     calibration = calibrate(engine, examinations, split)
@@ -121,6 +122,29 @@ def release(
         ),
         card=card.model_card(manifest),
     )
+
+
+def refuse_too_few(examinations: Sequence[Examination], split: Split) -> None:
+    """Pass if a package can be made of a training on `split`; nobody should learn that after the training.
+
+    Raises
+    ------
+    ValueError
+        If too few patients calibrate the interval, or there are too few test examinations to measure anything on.
+    """
+    needed = minimum_patients(INTERVAL_LEVEL)
+    found = len({examinations[row].patient_id for row in split.calibrating})
+    if found < needed:
+        who = "calibration" if split.calibration else "validation"
+        raise ValueError(
+            f"no package can be made: its {INTERVAL_LEVEL:.0%} interval needs {needed} {who} patients, the split has "
+            f"{found}; give more patients, or a column split with calibration patients"
+        )
+    if len(split.test) < FEWEST_MEASURED:
+        raise ValueError(
+            f"no package can be made: its figures need {FEWEST_MEASURED} test examinations, the split has "
+            f"{len(split.test)}"
+        )
 
 
 def calibrate(engine: Engine, examinations: Sequence[Examination], split: Split) -> Calibration:

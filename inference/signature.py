@@ -115,7 +115,7 @@ def _wrong(folder: Path, content: bytes) -> PackageRefused:
             if hashlib.file_digest(file, "sha256").hexdigest() != signed[name]:
                 return PackageRefused(PackageFault.SIGNATURE, name, "is not the file that was signed", "install again")
     return PackageRefused(
-        PackageFault.SIGNATURE, SIGNATURE, "was not made by the key of model.public_key", "ask who made the package"
+        PackageFault.SIGNATURE, SIGNATURE, "was not made by the key that this site trusts", "ask who made the package"
     )
 
 

@@ -69,9 +69,35 @@ def write_split(path: Path, examinations: Sequence[str], patient_ids: Sequence[s
 
 
 def read_split(path: Path) -> Split:
-    """The split that `write_split` left at `path`, row by row."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return split_as_told([row["part"] for row in csv.DictReader(file)])
+    """The split that `write_split` left at `path`, row by row. Raises ValueError if it is another file, OSError."""
+    return split_as_told([part for _, part in _written(path)])
+
+
+def read_parts(path: Path) -> dict[str, str]:
+    """The part of each patient, from a file that `write_split` wrote.
+
+    Raises
+    ------
+    ValueError
+        If it is another file, a part has another name, or a patient stands in two.
+    OSError
+        If it cannot be read.
+    """
+    written = _written(path)
+    split_as_told([part for _, part in written])
+    parts = dict(written)
+    if set(parts.items()) != set(written):
+        raise ValueError(f"{path.name}: a patient stands in two parts")
+    return parts
+
+
+def _written(path: Path) -> list[tuple[str, str]]:
+    """Patient and part of each row."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [(row["patient"], row["part"]) for row in csv.DictReader(file, strict=True)]
+    except (UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise ValueError(f"{path.name} is not the split.csv of a training ({type(error).__name__})") from error
 
 
 def _split(parts: Sequence[str]) -> Split:

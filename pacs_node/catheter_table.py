@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from inference.cohort import MPAP_RANGE_MMHG, TableRefused
 from inference.columns import slips, unknown
+from inference.csv_file import NotCsv, no_number, read_rows, uneven
 from storage.records import Catheterisation
 
 COLUMNS = ("patient_id", "rhc_date", "mpap_mmhg")
@@ -37,20 +37,15 @@ def read_catheter_table(path: Path, default_issuer: str) -> CatheterTable:
         If it cannot be opened.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            columns = [name.strip() for name in next(reader, [])]
-            rows = [row for row in reader if any(cell.strip() for cell in row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TableRefused(path.name, f"is not CSV in UTF-8 ({type(error).__name__})") from error
+        columns, rows = read_rows(path, MOST_ROWS)
+    except NotCsv as error:
+        raise TableRefused(path.name, error.detail, error.hint) from error
     _check(path.name, columns)
-    if len(rows) > MOST_ROWS:
-        raise TableRefused(path.name, f"has more than {MOST_ROWS} rows")
     values: list[tuple[int, Catheterisation]] = []
     refused: list[tuple[int, str]] = []
-    for number, cells in enumerate(rows, start=1):
+    for number, cells in rows:
         if len(cells) != len(columns):
-            refused.append((number, f"has {len(cells)} cells, the head {len(columns)}"))
+            refused.append((number, uneven(len(cells), len(columns))))
             continue
         row = dict(zip(columns, (cell.strip() for cell in cells), strict=True))
         if fault := _fault(row):
@@ -93,7 +88,7 @@ def _fault(row: dict[str, str]) -> str:
     try:
         value = float(row["mpap_mmhg"])
     except ValueError:
-        return "mpap_mmhg is not a number"
+        return f"mpap_mmhg {no_number(row['mpap_mmhg'])}"
     low, high = MPAP_RANGE_MMHG
     if not math.isfinite(value):
         return "mpap_mmhg is not finite"

@@ -114,6 +114,10 @@ class Model(_Section):
         description="PEM file: only packages that its private key signed (OpenSSF Model Signing) are installed, "
         "verified and served; needs the extra pulmolink[signing]; blank: packages need no signature",
     )
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu",
+        description='where the packages compute: "cpu", or "cuda" for the first GPU; without one they are refused',
+    )
 
     @property
     def key(self) -> Path | None:

@@ -12,7 +12,7 @@ from typing import Self
 
 from sqlalchemy import Connection
 
-from storage.database import BUSY_SECONDS, READING, check_engine, open_engine, sqlite_file, translated
+from storage.database import BUSY_SECONDS, READING, begun, check_engine, open_engine, sqlite_file, translated
 from storage.errors import StorageUnavailable
 from storage.turns import Turns
 
@@ -111,7 +111,7 @@ class Connections:
                 # Kept open: fetching it from the pool and giving it back costs more than a short transaction.
                 if self._writer is None:
                     self._writer = self._engine.connect()
-                with self._turns.mine(), self._writer.begin():
+                with self._turns.mine(), begun(self._writer):
                     yield self._writer
         else:
             with translated(), self._engine.begin() as connection:

@@ -48,7 +48,7 @@ class SharedCommit:
             self._queue.append(mine)
         if not leads:
             try:
-                mine.settled.wait()
+                mine.wait()
             except BaseException:
                 self._withdraw(mine)
                 raise
@@ -79,7 +79,7 @@ class SharedCommit:
         finally:
             for write in some:
                 write.done = True
-                write.settled.set()
+                write.settle()
             with self._guard:
                 self._hand_over()
 
@@ -88,13 +88,13 @@ class SharedCommit:
         with self._guard:
             if write in self._queue:
                 self._queue.remove(write)
-                if write.settled.is_set():
+                if write.settled:
                     self._hand_over()
 
     def _hand_over(self) -> None:
         self._busy = bool(self._queue)
         if self._queue:
-            self._queue[0].settled.set()
+            self._queue[0].settle()
 
 
 class _Write:
@@ -103,8 +103,20 @@ class _Write:
         self.result: Any = None
         self.error: BaseException | None = None
         self.done = False
-        # Set when it is done, and also to tell its thread that it is its turn to commit.
-        self.settled = threading.Event()
+        self.settled = False
+        # An Event would make its waiter and who sets it meet at a second lock.
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def wait(self) -> None:
+        """Until `settle`; for one thread."""
+        self._gate.acquire()
+
+    def settle(self) -> None:
+        """It is done, or it is its thread's turn to commit. Never called by two threads at once."""
+        if not self.settled:
+            self.settled = True
+            self._gate.release()
 
     def carry_out(self, connection: Connection) -> None:
         # By the driver itself: SQLAlchemy's savepoints cost as much as all else that a short write does.

@@ -39,9 +39,10 @@ class TableRefused(EvaluationError):
     def __init__(self, rows: tuple[RefusedRow, ...], hint: str = "") -> None:
         listed = "\n".join(f"  {row}" for row in rows[:SHOWN])
         rest = f"\n  and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
-        noun = "row is" if len(rows) == 1 else "rows are"
+        whole = all(row.line == 0 or (row.line == 1 and row.counted == "line") for row in rows)
+        what = "the table is" if whole else "1 row is" if len(rows) == 1 else f"{len(rows)} rows are"
         then = f"\n{hint[:1].upper()}{hint[1:]}." if hint else ""
-        super().__init__(f"{len(rows)} {noun} refused:\n{listed}{rest}{then}", "")
+        super().__init__(f"{what} refused:\n{listed}{rest}{then}", "")
         self.rows = rows
 
 

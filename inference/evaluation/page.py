@@ -12,13 +12,13 @@ from inference.evaluation.canvas import Drawn
 from inference.evaluation.change import NOTABLE_CHANGE_MMHG
 from inference.evaluation.comparison import Comparison
 from inference.evaluation.evaluate import Evaluation
-from inference.evaluation.limits import Bounded, Limits
+from inference.evaluation.limits import Limits
 from inference.evaluation.markup import inline, page, pairs, paragraph, table
 from inference.evaluation.methods import METHODS, methods_list
 from inference.evaluation.published import TABLE_FIGURES, YOON, Published
 from inference.evaluation.resampling import FEWEST_PATIENTS, Figure, Resampling
 from inference.evaluation.thresholds import Discrimination
-from inference.evaluation.words import FIGURE_WORDS, VARIABLE_WORDS, estimate, number, unit
+from inference.evaluation.words import FIGURE_WORDS, VARIABLE_WORDS, bounded, estimate, number, unit
 from inference.prediction import ModelIdentity
 
 NOTICE = "Research use only. Not a medical device."
@@ -171,21 +171,23 @@ def _headline(evaluation: Evaluation) -> str:
     tiles = [
         (
             f"{number(figures['mean_absolute_error'].value, 'bias')} mmHg",
-            f"mean absolute error; predicting the cohort's mean for everybody errs by "
-            f"{number(figures['baseline_mae'].value, 'bias')} mmHg",
+            f"mean absolute error (95 % interval {_range(figures['mean_absolute_error'], 'bias')}); predicting the "
+            f"cohort's mean for everybody errs by {number(figures['baseline_mae'].value, 'bias')} mmHg",
         ),
         (
             f"{number(limits.lower.value, 'bias')} to {number(limits.upper.value, 'bias')}",
-            f"95 % limits of agreement, mmHg{again}; {limits.upper.value - limits.lower.value:.1f} mmHg wide",
+            f"95 % limits of agreement, mmHg{again}; {limits.upper.value - limits.lower.value:.1f} mmHg wide "
+            f"(intervals in section 2)",
         ),
         (
             f"{number(figures['slope'].value)}",
-            "slope of predicted on measured: 1 would follow the pressure fully, 0 not at all",
+            f"slope of predicted on measured ({_range(figures['slope'], 'slope')}): 1 would follow the pressure fully, "
+            "0 not at all",
         ),
         (
             f"{number(figures['explained'].value)}",
-            f"1 − SSE/SST; the squared correlation, blind to bias and shrinkage, is "
-            f"{number(figures['squared_correlation'].value)}",
+            f"1 − SSE/SST ({_range(figures['explained'], 'explained')}); the squared correlation, blind to bias and "
+            f"shrinkage, is {estimate(figures['squared_correlation'], 'squared_correlation')}",
         ),
     ]
     inner = "".join(f"<div><b>{_escaped(value)}</b><span>{_escaped(text)}</span></div>" for value, text in tiles)
@@ -202,7 +204,7 @@ def _paper_table(evaluation: Evaluation, published: Published) -> str:
             name: estimate(figures[name], name)
             for name in ("slope", "squared_correlation", "explained", "root_mean_square_error", "bias")
         },
-        "limits": f"{_bounded(limits.lower)} and {_bounded(limits.upper)}",
+        "limits": f"{bounded(limits.lower)} and {bounded(limits.upper)}",
         "limits_width": number(limits.upper.value - limits.lower.value, "bias"),
         "measured_sd": number(evaluation.cohort.measured_sd_mmhg, "bias"),
     }
@@ -212,7 +214,7 @@ def _paper_table(evaluation: Evaluation, published: Published) -> str:
 
 def _limits_table(evaluation: Evaluation) -> str:
     def row(name: str, limits: Limits) -> tuple[str, ...]:
-        return name, _bounded(limits.bias), f"{limits.sd:.1f}", _bounded(limits.lower), _bounded(limits.upper)
+        return name, bounded(limits.bias), f"{limits.sd:.1f}", bounded(limits.lower), bounded(limits.upper)
 
     figures = evaluation.figures
     rows = []
@@ -359,10 +361,6 @@ def _range(figure: Figure, name: str) -> str:
     if not math.isfinite(figure.low):
         return "not defined"
     return f"{number(figure.low, name)} to {number(figure.high, name)}"
-
-
-def _bounded(item: Bounded) -> str:
-    return f"{number(item.value, 'bias')} ({number(item.low, 'bias')} to {number(item.high, 'bias')})"
 
 
 def _escaped(text: str) -> str:

@@ -108,7 +108,7 @@ def regression(predictions: Predictions, evaluation: Evaluation, footer: str) ->
         axes = figure.subplots()
         _points(axes, measured, predicted)
         low = math.floor(min(measured.min(), predicted.min()) / 5.0) * 5.0
-        high = math.ceil(max(measured.max(), predicted.max()) / 5.0) * 5.0
+        high = math.floor(max(measured.max(), predicted.max()) / 5.0) * 5.0 + 5.0  # no point on the very edge
         axes.plot([low, high], [low, high], color=INK, lw=0.8, label="identity")
         at = np.array([measured.min(), measured.max()])
         axes.plot(at, intercept + slope * at, color=VERMILION, lw=1.4, label="least squares")

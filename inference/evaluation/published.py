@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference.csv_file import NotCsv, read_rows, uneven
 from inference.evaluation.errors import RefusedRow, TableRefused
 
 LENGTH = 60
+MOST_ROWS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,22 +55,29 @@ def read_published(path: Path) -> Published:
     """
     values: dict[str, str] = {}
     faults: list[RefusedRow] = []
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
-        if not {"figure", "value"} <= set(reader.fieldnames or ()):
-            raise TableRefused((RefusedRow(line=1, column="", reason="needs the columns figure and value"),))
-        for row in reader:
-            name, value = (row["figure"] or "").strip(), (row["value"] or "").strip()
+    try:
+        columns, rows = read_rows(path, MOST_ROWS)
+    except NotCsv as error:
+        raise TableRefused((RefusedRow(line=0, column="", reason=error.detail),), error.hint) from error
+    if sorted(columns) != ["figure", "value"]:
+        raise TableRefused((RefusedRow(line=1, column="", reason="needs the columns figure and value, no others"),))
+    for number, cells in rows:
+        column = "figure"
+        if len(cells) != len(columns):
+            column, reason = "", uneven(len(cells), len(columns))
+        else:
+            row = dict(zip(columns, (cell.strip() for cell in cells), strict=True))
+            name, value = row["figure"], row["value"]
             if name not in {*TABLE_FIGURES, "label"}:
                 reason = f"is none of label, {', '.join(TABLE_FIGURES)}"
             elif name in values:
                 reason = "stands twice"
             elif not value or len(value) > LENGTH:
-                reason = f"its value is empty or longer than {LENGTH} characters"
+                column, reason = "value", f"is empty or longer than {LENGTH} characters"
             else:
                 values[name] = value
                 continue
-            faults.append(RefusedRow(line=reader.line_num, column="figure", reason=reason))
+        faults.append(RefusedRow(line=number, column=column, reason=reason, counted="row"))
     if faults:
         raise TableRefused(tuple(faults))
     label = values.pop("label", "as published")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.csv_file import AS_CSV, no_number, other_separator, uneven
 from inference.evaluation.errors import EvaluationError, RefusedRow, TableRefused
 
 REQUIRED = ("examination", "patient", "mpap_mmhg", "predicted_mmhg")
@@ -124,7 +125,7 @@ def read_table(path: Path, *, drop_refused: bool = False) -> Table:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             return parse_table(stream, drop_refused=drop_refused)
     except UnicodeDecodeError:
-        raise TableRefused((RefusedRow(line=0, column="", reason="is not UTF-8 text"),)) from None
+        raise TableRefused((RefusedRow(line=0, column="", reason="is not UTF-8 text"),), AS_CSV) from None
 
 
 def parse_table(lines: Iterable[str], *, drop_refused: bool = False) -> Table:
@@ -141,7 +142,7 @@ def parse_table(lines: Iterable[str], *, drop_refused: bool = False) -> Table:
             if len(rows) >= MAXIMUM_ROWS:
                 raise TableRefused((_row(reader.line_num, "", f"more than {MAXIMUM_ROWS:,} rows"),))
             if len(cells) != len(header):
-                refused.append(_row(reader.line_num, "", f"{len(cells)} cells under {len(header)} columns"))
+                refused.append(_row(reader.line_num, "", uneven(len(cells), len(header))))
                 continue
             row = _Row(reader.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True)))
             refused += row.faults
@@ -209,7 +210,7 @@ class _Row:
         try:
             value = float(text)
         except ValueError:
-            self._refuse(name, "is not a number")
+            self._refuse(name, no_number(text))
             return math.nan
         if not math.isfinite(value):
             self._refuse(name, "is not finite")
@@ -241,6 +242,8 @@ def _row(line: int, column: str, reason: str) -> RefusedRow:
 
 
 def _check_header(header: Sequence[str]) -> None:
+    if separator := other_separator(header):
+        raise TableRefused((_row(1, "", f"has {separator} between its cells"),), f"{AS_CSV} and points in numbers")
     faults = [_row(1, name, "the column is missing") for name in REQUIRED if name not in header]
     faults += [_row(1, name, "the column stands twice") for name in dict.fromkeys(header) if header.count(name) > 1]
     faults += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from inference.evaluation.limits import Bounded
 from inference.evaluation.resampling import Figure
 
 FIGURE_WORDS = {
@@ -112,3 +113,8 @@ def estimate(figure: Figure, name: str = "") -> str:
     if not math.isfinite(figure.low):
         return number(figure.value, name)
     return f"{number(figure.value, name)} ({number(figure.low, name)} to {number(figure.high, name)})"
+
+
+def bounded(item: Bounded) -> str:
+    """As `estimate`, of a bias or a limit of agreement."""
+    return f"{number(item.value, 'bias')} ({number(item.low, 'bias')} to {number(item.high, 'bias')})"

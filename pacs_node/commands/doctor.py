@@ -205,7 +205,8 @@ def _model(settings: Settings, package: str) -> str:
     from inference.package import locate
     from inference.predictor import Predictor
 
-    identity = Predictor.load(locate(package), public_key=settings.model.key).identity
+    model = settings.model
+    identity = Predictor.load(locate(package), public_key=model.key, device=model.device).identity
     signed = ", signature holds" if settings.model.key else ""
     return (
         f"{identity.name} {identity.version} ({identity.kind}), digest {identity.digest[:12]}, "

@@ -41,7 +41,12 @@ FIGURES = ("mae", "sd", "slope", "r2", "rmse", "bias", "explained")
     show_default=True,
     help="auto: a GPU if there is one.",
 )
-@click.option("--published", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Printed figures, CSV.")
+@click.option(
+    "--published",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="CSV of printed figures: name (as for --only) and any of mae, sd, slope, r2, rmse, bias, explained, "
+    "loa_low, loa_high, loa_width.",
+)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the predictions of each row.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
 def ablate(

@@ -66,7 +66,7 @@ def compare(
     from inference.evaluation.plots import comparison_forest
     from inference.evaluation.resampling import Resampling
     from inference.evaluation.table import read_table
-    from inference.evaluation.words import FIGURE_WORDS, estimate
+    from inference.evaluation.words import FIGURE_WORDS, estimate, unit
     from inference.evaluation.writing import comparison_json, write_comparison
 
     if live:
@@ -92,7 +92,8 @@ def compare(
     else:
         click.echo(f"{label}: {comparison.patients} patients, {comparison.examinations} examinations")
         for name, figure in comparison.difference.items():
-            click.echo(f"  {'difference of ' + FIGURE_WORDS.get(name, name):<52}{estimate(figure, name)}")
+            words = f"{FIGURE_WORDS.get(name, name)}{', ' + unit(name) if unit(name) else ''}"
+            click.echo(f"  {'difference of ' + words:<56}{estimate(figure, name)}")
         click.echo(f"report: {out / 'report.html'}")
     refused = [(path, row) for path, table in zip((first, second), tables, strict=True) for row in table.refused]
     for path, row in refused:

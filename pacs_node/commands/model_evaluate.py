@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from inference.evaluation.evaluate import Evaluation
     from inference.evaluation.page import Provenance
     from inference.prediction import ModelIdentity
+    from pacs_node.labelled import Source
 
 SEED = click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the resampled patients.")
 REPEATS = click.option(
@@ -43,9 +46,10 @@ PARTS = ("train", "validation", "calibration", "test", "all")
 @click.option("--package", help="The package that predicted, or with --cohort predicts; the report names its digest.")
 @click.option("--cohort", type=PREDICTIONS, help="Instead of PREDICTIONS: labelled examinations, as for training.")
 @click.option("--data", type=FOLDER, help="Folder that the cohort's paths start from.  [default: the cohort's own]")
-@click.option(
-    "--part", type=click.Choice(PARTS), help="Of the cohort's own split.  [default: test, all without a split]"
-)
+@click.option("--storage", is_flag=True, help="The cohort names SOP Instance UIDs of the node's own storage.")
+@click.option("--any-view", is_flag=True, help="The cohort vouches that every radiograph is a PA view of the chest.")
+@click.option("--split", type=PREDICTIONS, help="With --cohort: RUN/split.csv of the training that made the package.")
+@click.option("--part", type=click.Choice(PARTS), help="Of the split.  [default: test; all where there is none]")
 @click.option("--published", type=PREDICTIONS, help="CSV (figure,value) of published figures to print beside.")
 @DROP
 @SEED
@@ -60,6 +64,9 @@ def evaluate(
     package: str | None,
     cohort: Path | None,
     data: Path | None,
+    storage: bool,
+    any_view: bool,
+    split: Path | None,
     part: str | None,
     published: Path | None,
     drop_refused: bool,
@@ -73,16 +80,18 @@ def evaluate(
     probability_above_20, probability_at_least_25, acquired_at (ISO 8601), sex, age, smoker, ph_group, site,
     scanner, model. A row that cannot be used is named and refused; nothing is guessed.
 
-    With --package and --cohort the package predicts first, as the service would, and OUT keeps predictions.csv. Keep
-    patients that the package was trained on out of the cohort, or mark them in its column split: the very table of its
-    training is refused without one, unless --part all is asked for.
+    With --package and --cohort the package predicts first, as the service would, and OUT keeps predictions.csv.
+    Patients that the package was trained on must not be among them: of the table that it was trained on, --split
+    RUN/split.csv takes its test patients; other tables mark theirs in the column split (train, validation,
+    calibration, test).
 
     OUT receives report.html, evaluation.json, figures.csv, subgroups.csv, figures/ (PNG, SVG), card.json and card.md.
 
     \b
     Example:
       pulmolink model evaluate test-predictions.csv --out ./evaluation --package ./my-package
-      pulmolink model evaluate --package ./my-package --cohort new-patients.csv --out ./evaluation
+      pulmolink model evaluate --package ./my-package --cohort cohort.csv --split ./run/split.csv --out ./evaluation
+      pulmolink model evaluate --package ./my-package --cohort another-hospital.csv --out ./evaluation
     """
     from inference.evaluation.evaluate import evaluate as evaluation_of
     from inference.evaluation.plots import all_figures
@@ -90,20 +99,41 @@ def evaluate(
     from inference.evaluation.resampling import Resampling
     from inference.evaluation.table import read_table
     from inference.evaluation.writing import evaluation_json, write_evaluation
+    from inference.package import locate
+    from pacs_node.commands.model_predict import predict_cohort
+    from pacs_node.opening.opener import Opener
 
     if (predictions is None) == (cohort is None):
         raise click.UsageError("give either PREDICTIONS or --cohort")
-    if cohort is None and (data is not None or part is not None):
-        raise click.UsageError("--data and --part belong to --cohort")
+    if cohort is None and (data or storage or any_view or split or part):
+        raise click.UsageError("--data, --storage, --any-view, --split and --part belong to --cohort")
+    if storage and data is not None:
+        raise click.UsageError("give either --data FOLDER or --storage")
     beside = read_published(published) if published else YOON
     left_out: tuple[RefusedRow, ...] = ()
-    if package is not None:
-        package = settings_of(ctx).model.find(package)
+    settings = settings_of(ctx)
+    folder = locate(settings.model.find(package)) if package else None
     if predictions is None:
-        predictions, left_out = _predicted(ctx, package, cohort, data, part, out, drop_refused)
+        if folder is None or cohort is None:
+            raise click.UsageError("--cohort needs --package, which predicts it")
+        predictions = out / "predictions.csv"
+        with _source(ctx, cohort, data, storage=storage) as source, Opener(settings.limits) as opener:
+            left_out = predict_cohort(
+                folder,
+                cohort,
+                source,
+                predictions,
+                opener,
+                part=part,
+                zone=settings.node.zone,
+                drop_refused=drop_refused,
+                split=split,
+                any_view=any_view,
+                device=settings.model.device,
+            )
     table = read_table(predictions, drop_refused=drop_refused)
     chosen = table.of(name)
-    identity = identity_of(package, chosen.model) if package else None
+    identity = identity_of(folder, chosen.model) if folder else None
     evaluation = evaluation_of(chosen, Resampling(seed=seed, repeats=resamples), refused=(*left_out, *table.refused))
     where = provenance(identity, predictions)
     label = f"{identity.name} {identity.version}" if identity else chosen.model or "model not named"
@@ -117,40 +147,22 @@ def evaluate(
         ctx.exit(EXIT_IN_PART)
 
 
-def _predicted(
-    ctx: click.Context,
-    package: str | None,
-    cohort: Path | None,
-    data: Path | None,
-    part: str | None,
-    out: Path,
-    drop_refused: bool,
-) -> tuple[Path, tuple[RefusedRow, ...]]:
-    """Let the package predict the cohort into OUT; the table, and the rows that were left out."""
-    from pacs_node.commands.model_predict import predict_cohort
-    from pacs_node.opening.opener import Opener
+@contextlib.contextmanager
+def _source(ctx: click.Context, cohort: Path, data: Path | None, *, storage: bool) -> Iterator[Source]:
+    """Where the cohort's examinations are."""
+    from pacs_node.commands.context import opened
+    from pacs_node.labelled import Folder, Node
 
-    if package is None or cohort is None:
-        raise click.UsageError("--cohort needs --package, which predicts it")
-    table = out / "predictions.csv"
-    settings = settings_of(ctx)
-    with Opener(settings.limits) as opener:
-        left_out = predict_cohort(
-            package,
-            cohort,
-            data or cohort.parent,
-            table,
-            opener,
-            part=part,
-            zone=settings.node.zone,
-            drop_refused=drop_refused,
-        )
-    return table, left_out
+    if not storage:
+        yield Folder(data or cohort.parent)
+        return
+    with opened(ctx) as node:
+        yield Node(node.store, node.objects)
 
 
 def _show(evaluation: Evaluation, out: Path) -> None:
     """What a person reads in the terminal; the page holds the rest."""
-    from inference.evaluation.words import FIGURE_WORDS, estimate, unit
+    from inference.evaluation.words import FIGURE_WORDS, bounded, estimate, unit
 
     cohort = evaluation.cohort
     click.echo(f"{evaluation.model or 'model not named'}   research use only")
@@ -160,7 +172,7 @@ def _show(evaluation: Evaluation, out: Path) -> None:
         words = f"{FIGURE_WORDS[name]}{', mmHg' if unit(name) else ''}"
         click.echo(f"  {words:<52}{estimate(evaluation.figures[name], name)}")
     limits = evaluation.repeated or evaluation.limits
-    click.echo(f"  {'95 % limits of agreement, mmHg':<52}{limits.lower.value:.1f} to {limits.upper.value:.1f}")
+    click.echo(f"  {'95 % limits of agreement, mmHg':<52}{bounded(limits.lower)} and {bounded(limits.upper)}")
     hidden = sum(group.suppressed for group in evaluation.subgroups)
     if hidden:
         click.echo(f"  {hidden} subgroups of fewer than 10 patients suppressed")
@@ -169,7 +181,7 @@ def _show(evaluation: Evaluation, out: Path) -> None:
     click.echo(f"report: {out / 'report.html'}")
 
 
-def identity_of(package: str, model: str) -> ModelIdentity:
+def identity_of(package: Path, model: str) -> ModelIdentity:
     """Who the package is; refused if the table says that another model predicted."""
     from inference.package import read_manifest
 

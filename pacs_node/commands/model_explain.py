@@ -59,7 +59,8 @@ def explain(
     quiet()
     content = _of_match(ctx, match_id) if match_id is not None else _of_files(ctx, files)
     settings = settings_of(ctx)
-    predictor = Predictor.load(locate(settings.model.find(package or settings.model.package)))
+    model = settings.model
+    predictor = Predictor.load(locate(model.find(package or model.package)), device=model.device)
     explained = _explained(ctx, predictor, *content, occlusion=occlusion)
     told = _as_json(explained)
     if out is not None:
@@ -118,7 +119,8 @@ def _of_files(ctx: click.Context, files: tuple[Path, ...]) -> tuple[bytes, bytes
     if (header := header_of(radiograph)) is not None:
         found = classify(header)
         if found.kind is not Kind.RADIOGRAPH or found.disposition is not Disposition.ACCEPTED:
-            click.echo(f"the service would not estimate from this radiograph: {found.reason}", err=True)
+            told = found.reason or "it is no PA radiograph of the chest"
+            click.echo(f"the service would not estimate from this radiograph: {told}", err=True)
     return radiograph, ecg
 
 
@@ -131,6 +133,7 @@ def _explained(
     from rich.console import Console
     from rich.progress import Progress
 
+    from pacs_node.flow.estimating import ecg_findings
     from pacs_node.opening.opener import Opener
     from pacs_node.report.explanation import Explained
 
@@ -144,7 +147,7 @@ def _explained(
             task = bar.add_task("Replacing places", total=len(prediction.patch_mpap_mmhg))
             places = predictor.occlude(film.picture, leads.pixels, progress=lambda: bar.advance(task))
     return Explained(
-        prediction=replace(prediction, findings=(*chest.findings, *prediction.findings)),
+        prediction=replace(prediction, findings=(*chest.findings, *ecg_findings(leads), *prediction.findings)),
         explanation=predictor.explain(chest.embedding, leads.pixels),
         occlusion_mmhg=places,
         display=chest.display,
@@ -216,12 +219,12 @@ def _show(explained: Explained) -> None:
     console.print("Leads, mmHg: against the average training patient's")
     leads = Table("lead", "effect", box=SIMPLE_HEAD)
     for lead, effect in sorted(told.lead_effect_mmhg.items(), key=lambda entry: -abs(entry[1])):
-        leads.add_row(lead, f"{effect:+.2f}")
+        leads.add_row(lead, f"{round(effect, 2) + 0.0:+.2f}")
     leads.add_row("all twelve", f"{told.ecg_effect_mmhg:+.2f}")
     console.print(leads)
     if explained.occlusion_mmhg is not None:
         console.print("Places of the radiograph, mmHg: against the average training patient's")
         places = Table(show_header=False)
         for row in explained.occlusion_mmhg:
-            places.add_row(*(f"{value:+.1f}" for value in row))
+            places.add_row(*(f"{round(value, 1) + 0.0:+.1f}" for value in row))  # no -0.0
         console.print(places)

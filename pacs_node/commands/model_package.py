@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -48,7 +49,7 @@ def _described(command: Any) -> Any:
 
 def describe(chosen: dict[str, Any]) -> tuple[Description, str] | None:
     """What a person says of a model, taken out of the options; None without a name."""
-    from inference.manifest import PackageKind
+    from inference.manifest import NAME, VERSION, PackageKind
     from inference.release import Description
 
     name, dtype = chosen.pop("name"), chosen.pop("weights_dtype")
@@ -56,6 +57,10 @@ def describe(chosen: dict[str, Any]) -> tuple[Description, str] | None:
     exclusions, synthetic = chosen.pop("exclusions"), chosen.pop("synthetic")
     if name is None:
         return None
+    if not re.fullmatch(NAME, name):
+        raise click.UsageError("--name: lower-case letters, digits, dots and hyphens, at most 64")
+    if not re.fullmatch(VERSION, version):
+        raise click.UsageError("--package-version: a semantic version such as 1.0.0")
     if synthetic and "demo" not in name:
         raise click.UsageError("--name: a package trained on phantoms says demo in its name")
     description = Description(
@@ -221,7 +226,7 @@ def install(ctx: click.Context, package: Path, public_key: Path | None) -> None:
 
     configured = settings_of(ctx).model
     key = public_key or configured.key
-    identity = Predictor.load(package, public_key=key).identity
+    identity = Predictor.load(package, public_key=key, device=configured.device).identity
     name = f"{identity.name}-{identity.version}"
     folder = configured.folder / name
     if copy_package(package, folder, digest=identity.digest):

@@ -11,7 +11,10 @@ from zoneinfo import ZoneInfo
 import click
 
 if TYPE_CHECKING:
+    from inference.cohort import Checked, CohortRow
     from inference.evaluation.errors import RefusedRow
+    from inference.manifest import Manifest
+    from pacs_node.labelled import Source
     from pacs_node.opening.opener import Opener
 
 COLUMNS = (
@@ -35,32 +38,43 @@ COLUMNS = (
 
 
 def predict_cohort(
-    package: str,
+    package: Path,
     cohort: Path,
-    data: Path,
+    source: Source,
     table: Path,
     opener: Opener,
     *,
     part: str | None,
     zone: ZoneInfo,
     drop_refused: bool,
+    split: Path | None = None,
+    any_view: bool = False,
+    device: str = "cpu",
 ) -> tuple[RefusedRow, ...]:
     """Predict every usable row of `cohort` as the service would, and write the table of predictions.
 
     Parameters
     ----------
-    package, cohort, data
-        The model, the table of labelled examinations, and the folder that its paths start from.
+    package, cohort
+        The model's folder, and the table of labelled examinations.
+    source
+        Gives the files or objects that the table names.
     table
         CSV to write.
     opener
         Opens the files of the examinations.
     part
-        Which rows: of this part of the table's own split, or "all"; None is "test" where the table gives a split.
+        Which rows: of this part of the split, or "all"; None is "test" where there is a split.
     zone
         Of times that name none.
     drop_refused
         Go on without the rows that are refused.
+    split
+        The split.csv of a training; None leaves the split to the table's own column.
+    any_view
+        The table vouches that every radiograph is a PA view of the chest.
+    device
+        Where the package computes, "cpu" or "cuda".
 
     Returns
     -------
@@ -70,7 +84,7 @@ def predict_cohort(
     Raises
     ------
     inference.evaluation.errors.EvaluationError
-        If the table gives no split and the package was trained on it, unless `part` is "all".
+        If the part asked for is not told, or patients that the package was trained on would be taken for others.
     inference.evaluation.errors.TableRefused
         If a row is refused and `drop_refused` is not set, or none is left.
     inference.cohort.TableRefused
@@ -81,47 +95,34 @@ def predict_cohort(
 
     from ecg_ingest import RenderStyle
     from inference.cohort import Refusal, read_cohort
-    from inference.evaluation.errors import EvaluationError, RefusedRow, TableRefused
-    from inference.package import locate, read_manifest
+    from inference.evaluation.errors import RefusedRow, TableRefused
+    from inference.package import read_manifest
     from inference.predictor import Predictor
     from pacs_node.commands.train_cohort import tell_unread
-    from pacs_node.labelled import Folder, Reading, read_examinations
+    from pacs_node.labelled import Reading, read_examinations
 
     def refusal(found: Refusal) -> RefusedRow:
         return RefusedRow(line=found.row, column="", reason=found.detail, counted="row")
 
-    checked = read_cohort(cohort)
+    checked, manifest = read_cohort(cohort), read_manifest(package)
     tell_unread(checked)
-    split = any(row.split for row in checked.rows)
-    wanted = part or ("test" if split else "all")
-    if wanted != "all" and not split:
-        raise EvaluationError(f"the cohort gives no split, so no {wanted} part", "leave --part out")
-    manifest = read_manifest(package)
-    if not split and manifest.data.get("cohort_sha256") == hashlib.sha256(cohort.read_bytes()).hexdigest():
-        taught = "the package was trained on this very table, which gives no split: most of its patients taught it"
-        if part is None:
-            raise EvaluationError(
-                taught,
-                "evaluate the predictions.csv of its training (its test patients), or a table of other patients; "
-                "--part all shows how well it fits its own",
-            )
-        click.echo(f"warning: {taught}", err=True)
-    rows = [row for row in checked.rows if wanted in {"all", row.split}]
+    rows, wanted = _asked(checked, cohort, manifest, part, split)
     refused = [refusal(item) for item in checked.refused]
     if refused and not drop_refused:
         raise TableRefused(tuple(refused), "correct them, or leave them out with --drop-refused")
-    predictor = Predictor.load(locate(package))
+    predictor = Predictor.load(package, device=device)
     reading = Reading(
         radiograph=predictor.preprocessing,
         style=RenderStyle(**predictor.ecg_style),  # type: ignore[arg-type]
         opener=opener,
         zone=zone,
+        any_view=any_view,
     )
     lines: list[tuple[object, ...]] = []
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("Reading and predicting", total=len(rows))
         for row, examination in read_examinations(
-            rows, Folder(data), reading, lambda found: refused.append(refusal(found)), lambda: bar.advance(task)
+            rows, source, reading, lambda found: refused.append(refusal(found)), lambda: bar.advance(task)
         ):
             embedding = predictor.embed(examination.picture)
             found = predictor.predict(embedding, examination.lead_images)
@@ -147,3 +148,35 @@ def predict_cohort(
         writer.writerow(COLUMNS)
         writer.writerows(lines)
     return tuple(refused)
+
+
+def _asked(
+    checked: Checked, cohort: Path, manifest: Manifest, part: str | None, split: Path | None
+) -> tuple[list[CohortRow], str]:
+    """The rows of the part that is asked for, and its name."""
+    from inference.evaluation.errors import EvaluationError
+    from inference.split import read_parts
+
+    own = any(row.split for row in checked.rows)
+    if split is not None and own:
+        raise EvaluationError("the cohort gives a split of its own", "leave --split out, or the column split")
+    try:
+        parts = {} if split is None else read_parts(split)
+    except ValueError as error:
+        raise EvaluationError(f"--split: {error}") from error
+    told = own or bool(parts)
+    wanted = part or ("test" if told else "all")
+    if wanted != "all" and not told:
+        raise EvaluationError(
+            f"the cohort gives no split, so no {wanted} part", "leave --part out, or give --split RUN/split.csv"
+        )
+    if not told and manifest.data.get("cohort_sha256") == hashlib.sha256(cohort.read_bytes()).hexdigest():
+        taught = "the package was trained on this very table, which gives no split: most of its patients taught it"
+        if part is None:
+            raise EvaluationError(
+                taught,
+                "give --split RUN/split.csv for its test patients, or a table of other patients; --part all shows how "
+                "well it fits its own",
+            )
+        click.echo(f"warning: {taught}", err=True)
+    return [row for row in checked.rows if wanted in {"all", row.split or parts.get(row.patient, "")}], wanted

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inference.evaluation.evaluate import Evaluation
+    from pacs_node.live import Served
+    from storage.records import Catheterisation
 
 SHOWN = 20
 """Refused rows that are told one by one; the rest is counted."""
@@ -104,7 +106,7 @@ def agreement(ctx: click.Context, package: str | None, since: datetime | None, o
         pairs = beside_catheter(estimates, values, settings.pairing.window_days, settings.node.zone)
     counts = {"catheter_values": len(values), "estimates": len(estimates), "pairs": len(pairs)}
     found = None
-    fewer = "no estimate lies beside a catheter value"
+    fewer = "no estimate lies beside a catheter value" + _why_none(values, estimates, settings.pairing.window_days)
     if pairs:
         from inference.evaluation.errors import CohortTooSmall
 
@@ -172,6 +174,24 @@ def _json(digest: str, counts: dict[str, int], found: Evaluation | None, fewer: 
             "coverage_by_patient": covered,
         }
     }
+
+
+def _why_none(values: Sequence[Catheterisation], estimates: Sequence[Served], window_days: float) -> str:
+    """What keeps values and estimates apart, where there are some of both; no patient is named."""
+    if not values or not estimates:
+        return ""
+    keys = {(one.match.patient.issuer, one.match.patient.patient_id) for one in estimates}
+    if any((value.issuer, value.patient_id) in keys for value in values):
+        return f": of the same patients, none within {window_days:g} days"
+    of_id = {patient_id: issuer for issuer, patient_id in keys}
+    pairs = {(value.issuer, of_id[value.patient_id]) for value in values if value.patient_id in of_id}
+    if not pairs:
+        return ": they are of other patients"
+    given, known = min(pairs)
+    return (
+        f": the patient IDs are the same, but of the issuer {given!r} in the values and {known!r} in the estimates; "
+        f"import the table again with --issuer {known!r}"
+    )
 
 
 def _show(identity: Any, counts: dict[str, int], found: Evaluation | None, fewer: str, out: Path | None) -> None:

@@ -43,7 +43,11 @@ RECIPE_OPTIONS = (
         "--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="Passes over the patients."
     ),
     click.option(
-        "--examinations-a-step", type=click.IntRange(min=2), default=16, show_default=True, help="Open in the paper."
+        "--examinations-a-step",
+        type=click.IntRange(min=2),
+        default=16,
+        show_default=True,
+        help="The batch; open in the paper.",
     ),
     click.option(
         "--learning-rate",
@@ -53,7 +57,11 @@ RECIPE_OPTIONS = (
         help="Of Adam; the paper's.",
     ),
     click.option(
-        "--weight-decay", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Open in the paper."
+        "--weight-decay",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        show_default=True,
+        help="Of Adam; open in the paper.",
     ),
     click.option(
         "--schedule",
@@ -95,7 +103,11 @@ def _with(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
 @click.option(
     "--cohort", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="The table."
 )
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder its paths are in.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder that its paths start from.  [default: the table's own]",
+)
 @click.option("--storage", is_flag=True, help="The table names SOP Instance UIDs of the node's own storage.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The training's folder.")
 @click.option(
@@ -156,10 +168,12 @@ def train(
     from inference.devices import precision_on, workers_of
     from inference.examinations import kept_examinations
     from inference.recipe import Precision, Recipe, Schedule, Target
-    from inference.run import EXAMINATIONS, REFUSED
+    from inference.release import refuse_too_few
+    from inference.run import EXAMINATIONS
 
-    if storage == (data is not None):
+    if storage and data is not None:
         raise click.UsageError("give either --data FOLDER or --storage")
+    source = None if storage else data or cohort.parent
     if backbone.startswith("micro") and weights == "hub":
         raise click.UsageError("the stand-ins have no published weights: give --weights none")
     description = describe(chosen)
@@ -176,20 +190,27 @@ def train(
     try:
         with workers_of(device) as workers:
             precision_on(workers.device, recipe.precision)  # says now, not after the cohort was read
-            plan = _planned(cohort, fused, recipe, weights, any_view=any_view, stored=data is None)
+            plan = _planned(cohort, fused, recipe, weights, any_view=any_view, stored=storage)
             _check_folder(out, plan[1], weights)
             if workers.count > 1 and kept_examinations(out / EXAMINATIONS, plan[1].examinations_key) is None:
                 raise ValueError("the cohort is read by one process: call this with --read-only before torchrun")
             examinations, refused = labelled_examinations(
-                ctx, plan[0], data, out, plan[1].examinations_key, any_view=any_view
+                ctx,
+                plan[0],
+                source,
+                out,
+                plan[1].examinations_key,
+                any_view=any_view,
+                drop_refused=drop_refused or workers.count > 1,
             )
-            if refused and not drop_refused:
-                raise ValueError(
-                    f"{refused} rows cannot be used, each with its reason in {out / REFUSED}; correct them, or leave "
-                    "them out with --drop-refused"
-                )
-            if not read_only:
-                _train(plan[0], plan[1], examinations, refused, out, weights, workers)
+            _refuse_rows(cohort, out, len(examinations), refused, drop_refused=drop_refused)
+            if read_only:
+                click.echo(f"{len(examinations)} examinations read, {refused} rows refused; kept in {out}")
+            else:
+                split = split_of(plan[0], examinations, seed=recipe.seed)
+                if description is not None:
+                    refuse_too_few(examinations, split)
+                _train(plan[1], examinations, split, refused, out, weights, workers)
             if workers.is_first and not read_only:
                 package_run(out, description, device=str(workers.device))
     except ValueError as error:
@@ -198,16 +219,30 @@ def train(
         ctx.exit(EXIT_IN_PART)
 
 
+def _refuse_rows(cohort: Path, out: Path, usable: int, refused: int, *, drop_refused: bool) -> None:
+    """Pass if a training may go on with what was read. Raises ValueError."""
+    from inference.run import REFUSED
+
+    if refused and not drop_refused:
+        rows = "1 row" if refused == 1 else f"{refused} rows"
+        raise ValueError(
+            f"{rows} cannot be used, each with its reason in {out / REFUSED}; correct them, or leave them out with "
+            "--drop-refused"
+        )
+    if not usable:
+        raise ValueError(f"{cohort.name} holds no row that can be used")
+
+
 def _train(
-    checked: Checked,
     run: Run,
     examinations: list[Examination],
+    split: Split,
     refused: int,
     out: Path,
     weights: str,
     workers: Workers,
 ) -> None:
-    """Split, train, judge."""
+    """Train and judge."""
     from inference import run as runs
     from inference.backbone_weights import import_weights
     from inference.checkpoint import epochs_done
@@ -217,7 +252,6 @@ def _train(
     from pacs_node.commands.train_display import Display
 
     architecture, recipe = run.architecture, run.recipe
-    split = split_of(checked, examinations, seed=recipe.seed)
     if workers.is_first:
         write_split(
             out / runs.SPLIT, [one.name for one in examinations], [one.patient_id for one in examinations], split
@@ -318,5 +352,5 @@ def _judge(out: Path, run: Run, trained: Trained, examinations: list[Examination
     click.echo(
         f"epoch {trained.chosen_epoch} kept; {row.examinations} test examinations: MAE {row.mae:.2f} ± {row.sd:.2f} "
         f"mmHg, r² {row.r2:.3f}, bias {row.bias:+.2f}, limits {row.loa[0]:+.1f} to {row.loa[1]:+.1f} mmHg\n"
-        f"research use only; more: pulmolink model evaluate {out / PREDICTIONS}"
+        f"research use only; with intervals: pulmolink model evaluate {out / PREDICTIONS} --out {out / 'evaluation'}"
     )

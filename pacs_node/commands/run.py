@@ -208,7 +208,10 @@ def work(ctx: click.Context, supervised: bool) -> None:
             thread.start()
         try:
             predictor = Predictor.load(
-                locate(settings.model.where), threads=settings.worker.threads or None, public_key=settings.model.key
+                locate(settings.model.where),
+                threads=settings.worker.threads or None,
+                public_key=settings.model.key,
+                device=settings.model.device,
             )
             log.info("model_loaded", model=predictor.identity.name, digest=predictor.identity.digest[:12])
             warm_up()

@@ -44,7 +44,7 @@ def shadow(ctx: click.Context, supervised: bool) -> None:
         package = locate(model.find(model.shadow))
         if read_identity(package).digest == read_identity(locate(model.where)).digest:
             raise SettingsError(["model.shadow: is the very package that is served (model.package)"])
-        predictor = Predictor.load(package, threads=1, public_key=model.key)
+        predictor = Predictor.load(package, threads=1, public_key=model.key, device=model.device)
         log.info("shadow_loaded", model=predictor.identity.name, digest=predictor.identity.digest[:12])
         with Opener(node.settings.limits) as opener:
             opener.start()

@@ -22,12 +22,20 @@ SHOWN = 20
 
 
 def labelled_examinations(
-    ctx: click.Context, checked: Checked, data: Path | None, out: Path, key: str, *, any_view: bool
+    ctx: click.Context,
+    checked: Checked,
+    data: Path | None,
+    out: Path,
+    key: str,
+    *,
+    any_view: bool,
+    drop_refused: bool,
 ) -> tuple[list[Examination], int]:
     """The examinations of a checked table, and how many rows were refused.
 
-    They are taken from `out` where an earlier call with the same `key` left them. `data` is the folder that the
-    table's paths are in, None for the node's storage.
+    They are taken from `out` where an earlier call with the same `key` left them; not where it refused rows that may
+    not be dropped, as what was wrong with their files may have been put right. `data` is the folder that the table's
+    paths are in, None for the node's storage.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -42,8 +50,12 @@ def labelled_examinations(
     tell_unread(checked)
     kept = kept_examinations(out / EXAMINATIONS, key)
     if kept is not None and (out / REFUSED).is_file():
-        with (out / REFUSED).open(encoding="utf-8") as file:
-            return kept, sum(1 for _ in file) - 1
+        with (out / REFUSED).open(newline="", encoding="utf-8") as file:
+            lost = sum(1 for _ in csv.DictReader(file))
+        if not lost or drop_refused:
+            told = f", without {lost} rows refused then ({out / REFUSED})" if lost else ""
+            click.echo(f"examinations as read before{told}; to read them anew, remove {out / EXAMINATIONS}", err=True)
+            return kept, lost
     refused: list[Refusal] = list(checked.refused)
     (out / REFUSED).unlink(missing_ok=True)  # of another reading; written last, it says that this one was finished
     settings = settings_of(ctx)

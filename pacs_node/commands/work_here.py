@@ -24,7 +24,10 @@ def work_here(node: Opened, after_each: Callable[[], None] = lambda: None) -> No
         opener.start()
         settings = node.settings
         predictor = Predictor.load(
-            locate(settings.model.where), threads=settings.worker.threads or None, public_key=settings.model.key
+            locate(settings.model.where),
+            threads=settings.worker.threads or None,
+            public_key=settings.model.key,
+            device=settings.model.device,
         )
         opener.wait_ready()
         stages = Stages(node.store, node.objects, predictor, opener, node.settings, utc_now)

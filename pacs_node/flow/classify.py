@@ -308,7 +308,8 @@ def text(header: Elements, keyword: str) -> str:
 def is_unreadable(header: Elements, keyword: str) -> bool:
     """Whether an element stands there and is no text: not absent, for it may say what we do not see."""
     try:
-        return not all(isinstance(part, str | PersonName) for part in _parts(header.get(keyword)))
+        value = header.get(keyword)
+        return type(value) is not str and not all(isinstance(part, str | PersonName) for part in _parts(value))
     except PARSER_FAULTS:
         return True
 

@@ -25,9 +25,9 @@ from pacs_node.dicom.client import (
 from pacs_node.dicom.tls import client_tls
 from pacs_node.flow.commitment_ask import Asker
 from pacs_node.flow.lease import kept_delivery_lease
+from pacs_node.flow.loop import owner_name
 from pacs_node.flow.pace import Pace
 from pacs_node.flow.sop_classes import COMPREHENSIVE_3D_SR, SECONDARY_CAPTURE
-from pacs_node.flow.worker import owner_name
 from pacs_node.settings import Destination, Settings
 from storage.errors import ObjectDamaged, ObjectMissing
 from storage.objects import ObjectStore

@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 import structlog
 
 from ecg_ingest.channels import Elements
 from pacs_node.flow.acquired import acquired
-from pacs_node.flow.classify import Classification, classify, is_unreadable, text
+from pacs_node.flow.classify import classify, is_unreadable, text
 from pacs_node.flow.pair import DISPUTED, DISPUTED_CODE, PairingRules, dispute, lock_of, pair_arrival
 from pacs_node.flow.part10 import DataSetBytes, HeaderUnreadable
 from pacs_node.flow.reception import Origin, Reception
@@ -138,31 +139,34 @@ class Receiver:
     def _describe(self, reception: Reception, sha256: str, size_bytes: int) -> tuple[Instance, int, str]:
         """The row of an object, and the status and comment it deserves."""
         origin = reception.origin
-        base = Instance(
+        row = partial(
+            Instance,
             sop_instance_uid=origin.sop_instance_uid[:UID_LENGTH],
-            series_instance_uid="",
-            study_instance_uid="",
             sop_class_uid=origin.sop_class_uid[:UID_LENGTH],
             transfer_syntax_uid=origin.transfer_syntax_uid[:UID_LENGTH],
-            accession_number="",
-            patient=Patient(issuer="", patient_id="", name="", birth_date="", sex=""),
-            acquired=None,
             received_at=self._clock(),
             calling_ae=origin.calling_ae,
             sha256=sha256,
             size_bytes=size_bytes,
-            kind=Kind.OTHER,
-            disposition=Disposition.HELD,
-            reason="",
         )
         try:
-            return reception.with_header(lambda header: self._described(base, header, origin))
+            return reception.with_header(lambda header: self._described(row, header, origin))
         except HeaderUnreadable as error:
-            return replace(base, reason=f"unreadable: {error}"), CANNOT_UNDERSTAND, str(error)
+            unreadable = row(
+                series_instance_uid="",
+                study_instance_uid="",
+                accession_number="",
+                patient=Patient(issuer="", patient_id="", name="", birth_date="", sex=""),
+                acquired=None,
+                kind=Kind.OTHER,
+                disposition=Disposition.HELD,
+                reason=f"unreadable: {error}",
+            )
+            return unreadable, CANNOT_UNDERSTAND, str(error)
 
-    def _described(self, base: Instance, header: Elements, origin: Origin) -> tuple[Instance, int, str]:
-        described = replace(
-            base,
+    def _described(self, row: Callable[..., Instance], header: Elements, origin: Origin) -> tuple[Instance, int, str]:
+        row = partial(
+            row,
             series_instance_uid=text(header, "SeriesInstanceUID")[:UID_LENGTH],
             study_instance_uid=text(header, "StudyInstanceUID")[:UID_LENGTH],
             accession_number=text(header, "AccessionNumber")[:ID_LENGTH],
@@ -176,16 +180,19 @@ class Receiver:
             found = text(header, keyword)
             if not found:
                 reason = f"the data set carries no {keyword}: damaged, or no data set at all"
-                return replace(described, reason=f"unreadable: {reason}"), CANNOT_UNDERSTAND, reason
-            if found != expected:
+                code, status = "unreadable", CANNOT_UNDERSTAND
+            elif found != expected:
                 reason = f"{keyword} inside differs from the one it was sent under"
-                return replace(described, reason=f"uid_mismatch: {reason}"), DATA_SET_MISMATCH, reason
-        verdict = _complete(classify(header, ecg_documents=origin.ecg_documents), described, _unreadable(header))
-        return (
-            replace(described, kind=verdict.kind, disposition=verdict.disposition, reason=verdict.reason),
-            SUCCESS,
-            "",
-        )
+                code, status = "uid_mismatch", DATA_SET_MISMATCH
+            else:
+                continue
+            held = row(kind=Kind.OTHER, disposition=Disposition.HELD, reason=f"{code}: {reason}")
+            return held, status, reason
+        verdict = classify(header, ecg_documents=origin.ecg_documents)
+        described = row(kind=verdict.kind, disposition=verdict.disposition, reason=verdict.reason)
+        if verdict.disposition is Disposition.ACCEPTED and (lacking := _lacking(described, header)):
+            described = replace(described, disposition=Disposition.HELD, reason=lacking)
+        return described, SUCCESS, ""
 
     def _record(self, tx: Transaction, instance: Instance, status: int, comment: str) -> Receipt:
         """The row and the pairing, in one transaction; the same bytes again change nothing."""
@@ -302,21 +309,18 @@ def _unreadable(header: Elements) -> str:
     return next((keyword for keyword in keywords if is_unreadable(header, keyword)), "")
 
 
-def _complete(verdict: Classification, instance: Instance, unreadable: str) -> Classification:
-    """Hold what would take part but lacks what pairing needs, or says it in a way that cannot be read."""
-    if verdict.disposition is not Disposition.ACCEPTED:
-        return verdict
-    reason = ""
-    if unreadable:
-        reason = f"patient_unreadable: {unreadable} is there but is no text; correct and send again"
-    elif not instance.patient.patient_id:
-        reason = "patient_id_blank: without a patient ID nothing is paired; correct and send again"
-    elif UNDECODED in instance.patient.patient_id + instance.patient.issuer:
-        reason = "patient_id_unreadable: ID or issuer has bytes outside its character set; two such IDs may look alike"
-    elif max(len(instance.patient.patient_id), len(instance.patient.issuer)) > ID_LENGTH:
-        reason = f"patient_id_too_long: ID or issuer has more than {ID_LENGTH} characters (PS3.5 6.2, LO)"
-    elif instance.acquired is None:
-        reason = "date_missing: no usable acquisition, series, study or content date"
-    elif not instance.study_instance_uid or not instance.series_instance_uid:
-        reason = "uid_missing: no Study or Series Instance UID, a report could not refer to it"
-    return Classification(kind=verdict.kind, disposition=Disposition.HELD, reason=reason) if reason else verdict
+def _lacking(instance: Instance, header: Elements) -> str:
+    """Why what would take part is held: it lacks what pairing needs, or says it in a way that cannot be read."""
+    if unreadable := _unreadable(header):
+        return f"patient_unreadable: {unreadable} is there but is no text; correct and send again"
+    if not instance.patient.patient_id:
+        return "patient_id_blank: without a patient ID nothing is paired; correct and send again"
+    if UNDECODED in instance.patient.patient_id + instance.patient.issuer:
+        return "patient_id_unreadable: ID or issuer has bytes outside its character set; two such IDs may look alike"
+    if max(len(instance.patient.patient_id), len(instance.patient.issuer)) > ID_LENGTH:
+        return f"patient_id_too_long: ID or issuer has more than {ID_LENGTH} characters (PS3.5 6.2, LO)"
+    if instance.acquired is None:
+        return "date_missing: no usable acquisition, series, study or content date"
+    if not instance.study_instance_uid or not instance.series_instance_uid:
+        return "uid_missing: no Study or Series Instance UID, a report could not refer to it"
+    return ""

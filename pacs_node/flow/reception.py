@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-HEAD_BYTES = 512 * 1024
-"""Bytes of a data set kept in memory for its header; a longer header is read from the file."""
+HEAD_BYTES = 64 * 1024
+"""Bytes of a data set kept in memory for its header; a longer header is read from the file. Each costs a copy."""
+INFLATED_BYTES = 512 * 1024
+"""The same of a deflated data set, once it is inflated."""
 
 _LONG_INFLATED = threading.Lock()
-"""A deflated header beyond `HEAD_BYTES` has to be in memory: one at a time in this process, however many come."""
+"""A deflated header beyond `INFLATED_BYTES` has to be in memory: one at a time in this process, however many come."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +160,7 @@ class Reception:
 
     def _with_inflated_header(self, use: Callable[[HeaderIndex], T], bounds: Bounds) -> T:
         try:
-            return self._with_inflated(use, bounds, min(HEAD_BYTES, self._limits.header_bytes))
+            return self._with_inflated(use, bounds, min(INFLATED_BYTES, self._limits.header_bytes))
         except BeyondBuffer:
             pass
         try:

@@ -6,25 +6,20 @@ comes, is no worker's. It takes what is due from `storage.shadows`.
 
 from __future__ import annotations
 
-import os
 import threading
-import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
-from typing import Any, cast
 
 import structlog
 
-from ecg_ingest.lead_images import EcgRefused, RenderStyle
+from ecg_ingest.lead_images import EcgRefused
 from inference.predictor import Predictor
 from inference.radiograph import RadiographUnusable
+from pacs_node.flow.estimating import Estimating
+from pacs_node.flow.loop import NOT_THE_WORKS_FAULT, owner_name, pause_after, place_of, work_until
 from pacs_node.flow.pace import Pace
 from pacs_node.flow.pair import ESTIMATED
-from pacs_node.flow.stages import ecg_findings
-from pacs_node.flow.worker import PAUSE_SECONDS, owner_name
-from pacs_node.opening.opener import NotOpened, Opener, OpenerUnavailable
-from storage.errors import StorageBusy, StorageFull, StorageUnavailable
+from pacs_node.opening.opener import NotOpened, Opener
 from storage.objects import ObjectStore
 from storage.records import Match, ShadowEstimate
 from storage.store import Store
@@ -51,45 +46,33 @@ class Shadow:
     ) -> None:
         self._store = store
         self._objects = objects
-        self._predictor = predictor
-        self._opener = opener
+        self._estimating = Estimating(predictor, opener)
         self._clock = clock
-        self._style = RenderStyle(**cast(dict[str, Any], dict(predictor.ecg_style)))
         self._owner = owner_name()
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; the estimate in hand is finished first."""
-        pace = Pace(self._store, POLL_SECONDS)
-        while not stop.is_set():
-            try:
-                if not self.work_one():
-                    pace.wait(stop)
-            except (StorageFull, StorageBusy, StorageUnavailable) as error:
-                log.error("storage_failed", error=type(error).__name__)
-                stop.wait(PAUSE_SECONDS)
+        work_until(stop, self, Pace(self._store, POLL_SECONDS))
 
-    def work_one(self) -> bool:
-        """Claim and make one estimate; False if none is due."""
+    def work_one(self, stop: threading.Event | None = None) -> bool:
+        """Claim and make one estimate; False if none is due. `stop` ends the pause after a failure not its own."""
         due = self._store.claim_shadow(self._owner, LEASE_SECONDS, self._clock())
         if due is None:
             return False
         if due.attempts > ATTEMPTS:
             self._end(due, reason="attempts_spent: earlier tries ended without an answer")
             return True
-        match = self._store.match(due.match_id)
         try:
+            match = self._store.match(due.match_id)
             if match.state not in ESTIMATED:
                 self._end(due, reason="no_estimate: the match was superseded, held or failed")
             else:
                 self._end(due, prediction_json=self._estimate(match))
         except (RadiographUnusable, EcgRefused, NotOpened) as refusal:
             self._end(due, reason=f"refused: {refusal.reason.value}")
-        except OpenerUnavailable as error:
-            log.error("opener_failed", match_id=match.match_id, error=type(error).__name__)
+        except NOT_THE_WORKS_FAULT as error:
+            pause_after(error, stop, match_id=due.match_id)
             self._store.release_shadow(due.match_id, self._owner)
-            threading.Event().wait(PAUSE_SECONDS)
-        except (StorageFull, StorageBusy, StorageUnavailable):
-            raise
         except Exception as error:  # noqa: BLE001 - the shadow's outermost loop: one match must not stop the rest
             self._after_failure(due, error)
         return True
@@ -97,12 +80,9 @@ class Shadow:
     def _estimate(self, match: Match) -> str:
         if match.ecg_id is None:
             raise ValueError("an estimated match has an ECG")
-        chest = self._predictor.chest(
-            self._opener.radiograph(self._bytes(match.radiograph_id), self._predictor.preprocessing)
-        )
-        leads = self._opener.ecg(self._bytes(match.ecg_id), self._style)
-        prediction = self._predictor.predict(chest.embedding, leads.pixels)
-        return replace(prediction, findings=(*chest.findings, *ecg_findings(leads), *prediction.findings)).to_json()
+        chest = self._estimating.chest(self._bytes(match.radiograph_id))
+        leads = self._estimating.leads(self._bytes(match.ecg_id))
+        return self._estimating.estimate(chest.embedding, chest.findings, leads).to_json()
 
     def _bytes(self, instance_id: int) -> bytes:
         return self._objects.get(self._store.instance(instance_id).instance.sha256)
@@ -116,8 +96,7 @@ class Shadow:
 
     def _after_failure(self, due: ShadowEstimate, error: Exception) -> None:
         """Try again later, or end without an estimate. The message of the error stays out of log and row."""
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119 - a name, not a path
+        place = place_of(error)
         reason = f"failed: {type(error).__name__} at {place}"
         if due.attempts >= ATTEMPTS:
             self._end(due, reason=reason)

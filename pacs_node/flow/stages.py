@@ -11,20 +11,20 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ecg_ingest.lead_images import EcgRefused, LeadImages, RenderStyle
+from ecg_ingest.lead_images import EcgRefused, LeadImages
 from inference.prediction import Finding, Geometry, Prediction
 from inference.predictor import Predictor
 from inference.radiograph import RadiographUnusable
 from pacs_node import CODE_VERSION
 from pacs_node.flow.digest import run_digest
+from pacs_node.flow.estimating import Estimating
 from pacs_node.flow.pair import PairingRules, estimate_again, lock_of, refuse_ecg, refuse_radiograph
 from pacs_node.flow.part10 import read_header
 from pacs_node.opening.opener import NotOpened, Opener
@@ -56,11 +56,10 @@ class Stages:
         self._store = store
         self._objects = objects
         self._predictor = predictor
-        self._opener = opener
+        self._estimating = Estimating(predictor, opener)
         self._settings = settings
         self._clock = clock
         self._rules = PairingRules.of(settings)
-        self._style = RenderStyle(**cast(dict[str, Any], dict(predictor.ecg_style)))
         self._leads: OrderedDict[str, LeadImages] = OrderedDict()
 
     def run(self, match: Match, owner: str) -> bool:
@@ -101,8 +100,8 @@ class Stages:
             with self._store.transaction(lock=lock_of(match.patient)) as tx:
                 return refuse_ecg(tx, match, owner, reason, self._rules, self._clock(), repeats=self._repeats)
         embedding = np.frombuffer(features.embedding, dtype="<f4").reshape(9, -1)
-        prediction = self._predictor.predict(embedding, leads.pixels)
-        prediction = _with_findings(prediction, features, leads)
+        found = [Finding(**finding) for finding in json.loads(features.findings_json)]
+        prediction = self._estimating.estimate(embedding, found, leads)
         digest = run_digest(radiograph.sha256, ecg.sha256, self._predictor.identity, self._settings)
         return self._store.save_prediction(
             match.match_id,
@@ -164,10 +163,9 @@ class Stages:
         """What the radiograph alone gives, or why it cannot be used."""
         radiograph = self._store.instance(match.radiograph_id).instance
         try:
-            opened = self._opener.radiograph(self._objects.get(radiograph.sha256), self._predictor.preprocessing)
+            chest = self._estimating.chest(self._objects.get(radiograph.sha256))
         except (RadiographUnusable, NotOpened) as refusal:
             return f"{refusal.reason.value}: {refusal.detail}"
-        chest = self._predictor.chest(opened)
         return ChestFeatures(
             radiograph_id=match.radiograph_id,
             model_digest=self._predictor.identity.digest,
@@ -190,7 +188,7 @@ class Stages:
         """The ECG's lead images; the last few stay in memory from the estimate to the report."""
         leads = self._leads.pop(ecg.sha256, None)
         if leads is None:
-            leads = self._opener.ecg(self._objects.get(ecg.sha256), self._style)
+            leads = self._estimating.leads(self._objects.get(ecg.sha256))
         self._leads[ecg.sha256] = leads
         while len(self._leads) > LEADS_KEPT:
             self._leads.popitem(last=False)
@@ -231,25 +229,6 @@ class Stages:
 def failed_try(match: Match) -> str:
     """How the reason of a match begins after its stage failed."""
     return f"{match.state.value.lower()}_failed: "
-
-
-def _with_findings(prediction: Prediction, features: ChestFeatures, leads: LeadImages) -> Prediction:
-    """The prediction with what was found while its inputs were read."""
-    chest = [Finding(**finding) for finding in json.loads(features.findings_json)]
-    return replace(prediction, findings=(*chest, *ecg_findings(leads), *prediction.findings))
-
-
-def ecg_findings(leads: LeadImages) -> tuple[Finding, ...]:
-    """What was found while an ECG was read."""
-    return tuple(
-        Finding(
-            subject="ecg",
-            code=finding.code,
-            severity="warning",
-            detail=f"{finding.lead}: {finding.detail}" if finding.lead else finding.detail,
-        )
-        for finding in leads.quality
-    )
 
 
 def _png(grey: NDArray[np.uint8]) -> bytes:

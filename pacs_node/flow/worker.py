@@ -6,39 +6,25 @@ lease that ends, and another one resumes.
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
 
 from pacs_node.flow.lease import kept_lease
+from pacs_node.flow.loop import NOT_THE_WORKS_FAULT, owner_name, pause_after, place_of, work_until
 from pacs_node.flow.pace import Pace
 from pacs_node.flow.stages import Stages, failed_try
-from pacs_node.opening.opener import OpenerUnavailable
 from pacs_node.report.errors import ReportError
 from pacs_node.settings import Settings
-from storage.errors import StorageBusy, StorageFull, StorageUnavailable
 from storage.records import Match, MatchState
 from storage.store import Store
 
 log = structlog.get_logger()
 
 IN_TURN = (MatchState.PAIRED, MatchState.PREDICTED)
-
-
-PAUSE_SECONDS = 5.0
-"""A full disk, an unreachable database or a missing child to open files in is not asked again at once."""
-
-
-def owner_name() -> str:
-    """A lease owner that no other worker has."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 class Worker:
@@ -61,17 +47,10 @@ class Worker:
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; the match in hand is finished first."""
-        pace = Pace(self._store, self._settings.poll_seconds)
-        while not stop.is_set():
-            try:
-                if not self.work_one():
-                    pace.wait(stop)
-            except (StorageFull, StorageBusy, StorageUnavailable) as error:
-                log.error("storage_failed", error=type(error).__name__)
-                stop.wait(PAUSE_SECONDS)
+        work_until(stop, self, Pace(self._store, self._settings.poll_seconds))
 
-    def work_one(self) -> bool:
-        """Claim and work one match; False if none is due."""
+    def work_one(self, stop: threading.Event | None = None) -> bool:
+        """Claim and work one match; False if none is due. `stop` ends the pause after a failure that is not its own."""
         match = self._store.claim_match(
             IN_TURN, self._owner, lease_seconds=self._settings.lease_seconds, now=self._clock()
         ) or self._store.claim_chest(
@@ -92,11 +71,8 @@ class Worker:
         try:
             with kept_lease(self._store, match.match_id, self._owner, self._settings.lease_seconds, self._clock):
                 stored = self._stages.run(match, self._owner)
-        except (StorageFull, StorageBusy, StorageUnavailable, OpenerUnavailable) as error:
-            # Not the match's fault: the try does not count, and nothing else would go better now.
-            event = "opener_failed" if isinstance(error, OpenerUnavailable) else "storage_failed"
-            log.error(event, match_id=match.match_id, stage=match.state.value, error=type(error).__name__)
-            time.sleep(PAUSE_SECONDS)
+        except NOT_THE_WORKS_FAULT as error:
+            pause_after(error, stop, match_id=match.match_id, stage=match.state.value)
             self._store.release(match.match_id, self._owner)
         except ReportError as error:
             self._store.hold_match(match.match_id, self._owner, f"report_refused: {error}", self._clock())
@@ -114,8 +90,7 @@ class Worker:
 
     def _after_failure(self, match: Match, error: Exception) -> None:
         """Try again later, or give up when the attempts are spent. The message stays out of the log."""
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119 - a name, not a path
+        place = place_of(error)
         reason = f"{failed_try(match)}{type(error).__name__} at {place}: {error}"
         now = self._clock()
         spent = match.attempts >= self._settings.attempts

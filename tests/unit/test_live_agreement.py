@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 from inference.package import MANIFEST, locate, read_manifest
 from inference.prediction import ModelIdentity, Prediction
 from pacs_node.cli import main
+from pacs_node.commands.model_rhc import _why_none
 from pacs_node.dicom.stack import quiet
 from pacs_node.flow.receive import Incoming, Receiver
 from pacs_node.live import beside_catheter, served
@@ -205,6 +207,20 @@ def test_agreement_and_shadow_are_figured_from_the_store(
     assert nearer["share_nearer_shadow"] > 0.5
     assert (tmp_path / "shadow" / "report.html").is_file()
     assert "shadow minus served" in run("compare", "--live")[1]
+
+
+def test_that_only_the_issuer_keeps_values_and_estimates_apart_is_said() -> None:
+    """Guards: eighty values of eighty estimated patients, no pair, and not a word of why."""
+    match = SimpleNamespace(patient=SimpleNamespace(issuer="HOSPITAL", patient_id="P1"))
+    estimate = cast(Any, SimpleNamespace(match=match))
+
+    def value(issuer: str, patient_id: str) -> Catheterisation:
+        return Catheterisation(issuer=issuer, patient_id=patient_id, measured_on=NOON.date(), mpap_mmhg=30.0)
+
+    assert "import the table again with --issuer 'HOSPITAL'" in _why_none([value("", "P1")], [estimate], 7.0)
+    assert _why_none([value("HOSPITAL", "P2")], [estimate], 7.0) == ": they are of other patients"
+    assert "none within 7 days" in _why_none([value("HOSPITAL", "P1")], [estimate], 7.0)
+    assert _why_none([], [estimate], 7.0) == ""
 
 
 def test_few_patients_give_no_figures(run: Callable[..., tuple[int, str, str]]) -> None:

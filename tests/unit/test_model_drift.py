@@ -210,7 +210,7 @@ def test_a_window_of_few_results_or_of_another_package_is_not_judged(
     other = dataclasses.replace(read_manifest(old), version="9.9.9")
     monkeypatch.setattr("inference.package.read_manifest", lambda _package: other)
     assert run([table], monkeypatch, node) == 1
-    assert "0 results are too few" in capsys.readouterr().err
+    assert "the window has 0 results, too few to compare" in capsys.readouterr().err
 
 
 def test_embeddings_and_tags_are_compared_with_those_of_the_packages_own_patients(

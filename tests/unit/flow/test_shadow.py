@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -144,6 +145,19 @@ def test_an_input_that_the_shadow_cannot_use_is_said_by_its_reason(
     shadow(shadowed, second, opener).work_one()
     (row,) = shadowed.store.shadows()
     assert row.reason == "refused: blank"
+
+
+def test_a_shadow_without_anything_to_open_files_gives_the_match_back_and_stops_when_told(
+    shadowed: Node, second: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacs_node.flow.loop.PAUSE_SECONDS", 3600.0)
+    stop = threading.Event()
+    stop.set()
+    with Opener(Limits(), program=("/nowhere/python",)) as broken:
+        assert shadow(shadowed, second, broken).work_one(stop)
+    (row,) = shadowed.store.shadows()
+    assert (row.attempts, row.done_at) == (0, None)
+    assert shadowed.store.claim_shadow("another", 60.0, shadowed.clock()) is not None
 
 
 def test_without_a_shadow_configured_nothing_becomes_due(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -88,7 +89,7 @@ def test_a_result_that_came_too_late_is_not_logged_as_work(
 def test_a_program_that_opens_nothing_is_not_held_against_the_match(
     node: Node, predictor: Predictor, patient: PhantomPatient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pacs_node.flow.worker.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("pacs_node.flow.loop.PAUSE_SECONDS", 0.0)
     for item in patient.objects:
         send(node, item.part10)
     with Opener(Limits(), program=("/nowhere/python",)) as broken:
@@ -98,6 +99,21 @@ def test_a_program_that_opens_nothing_is_not_held_against_the_match(
         assert [working.work_one() for _ in range(10)] == [True] * 10
     (match,) = node.store.matches()
     assert (match.state, match.attempts, match.reason) == (MatchState.PAIRED, 0, "")
+
+
+def test_a_worker_that_is_told_to_stop_does_not_wait_for_what_opens_files(
+    node: Node, predictor: Predictor, patient: PhantomPatient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards: a worker that waited out its pause, although the service was ending."""
+    monkeypatch.setattr("pacs_node.flow.loop.PAUSE_SECONDS", 3600.0)
+    for item in patient.objects:
+        send(node, item.part10)
+    stop = threading.Event()
+    stop.set()
+    with Opener(Limits(), program=("/nowhere/python",)) as broken:
+        assert worker(node, predictor, broken).work_one(stop)
+    (match,) = node.store.matches()
+    assert (match.state, match.attempts) == (MatchState.PAIRED, 0)
 
 
 def test_a_failed_try_is_forgotten_when_one_succeeds(

@@ -19,8 +19,10 @@ from inference.package import read_package, write_package
 from inference.phantoms import Forms, write_cohort
 from inference.predictor import Predictor
 from inference.radiograph import read_radiograph
+from inference.split import split_as_told, write_split
 from pacs_node.commands.model import model
 from pacs_node.commands.model_predict import predict_cohort
+from pacs_node.labelled import Folder
 from pacs_node.opening.opener import Opener
 
 ZONE = ZoneInfo("UTC")
@@ -51,7 +53,9 @@ def test_predictions_are_those_of_the_service(
     package = make_package()
     out = tmp_path / "out" / "predictions.csv"
     assert (
-        predict_cohort(str(package), labelled, labelled.parent, out, opener, part=None, zone=ZONE, drop_refused=False)
+        predict_cohort(
+            package, labelled, Folder(labelled.parent), out, opener, part=None, zone=ZONE, drop_refused=False
+        )
         == ()
     )
     found = read_table(out).of("random-demo 0.1.0")
@@ -80,7 +84,7 @@ def test_a_missing_file_is_named_and_refused_unless_it_may_be_left_out(
     package, cohort, out = make_package(), changed(labelled, "lost.csv", lose), tmp_path / "predictions.csv"
 
     def predict(*, drop_refused: bool) -> list[str]:
-        arguments = (str(package), cohort, cohort.parent, out, opener)
+        arguments = (package, cohort, Folder(cohort.parent), out, opener)
         return [str(r) for r in predict_cohort(*arguments, part=None, zone=ZONE, drop_refused=drop_refused)]
 
     with pytest.raises(TableRefused, match="row 2: ECG: the file cannot be read"):
@@ -99,10 +103,52 @@ def test_of_a_cohort_with_a_split_the_test_part_is_predicted(
 
     package, cohort, out = make_package(), changed(labelled, "split.csv", divide), tmp_path / "predictions.csv"
     for part, count in ((None, 2), ("train", 1), ("all", 3)):
-        predict_cohort(str(package), cohort, cohort.parent, out, opener, part=part, zone=ZONE, drop_refused=False)
+        predict_cohort(package, cohort, Folder(cohort.parent), out, opener, part=part, zone=ZONE, drop_refused=False)
         assert len(read_table(out).of().examination) == count
     with pytest.raises(EvaluationError, match="gives no split"):
-        predict_cohort(str(package), labelled, labelled.parent, out, opener, part="test", zone=ZONE, drop_refused=False)
+        predict_cohort(
+            package, labelled, Folder(labelled.parent), out, opener, part="test", zone=ZONE, drop_refused=False
+        )
+
+
+def test_the_split_of_a_training_tells_its_test_patients(
+    labelled: Path, tmp_path: Path, make_package: Callable[..., Path], opener: Opener
+) -> None:
+    with labelled.open(encoding="utf-8", newline="") as stream:
+        patients = [row["patient"] for row in csv.DictReader(stream)]
+    split, out = tmp_path / "split.csv", tmp_path / "predictions.csv"
+    write_split(split, ["row 1", "row 2", "row 3"], patients, split_as_told(["train", "test", "validation"]))
+    predict_cohort(
+        make_package(),
+        labelled,
+        Folder(labelled.parent),
+        out,
+        opener,
+        part=None,
+        zone=ZONE,
+        drop_refused=False,
+        split=split,
+    )
+    assert list(read_table(out).of().examination) == ["row 2"]
+
+
+@pytest.mark.parametrize("content", ["patient,part\nA,dev\n", "who,what\nA,test\n", "patient,part\nA,test\nA,train\n"])
+def test_another_file_is_not_taken_for_a_split(
+    labelled: Path, tmp_path: Path, make_package: Callable[..., Path], opener: Opener, content: str
+) -> None:
+    (tmp_path / "split.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(EvaluationError, match=r"^--split: "):
+        predict_cohort(
+            make_package(),
+            labelled,
+            Folder(labelled.parent),
+            tmp_path / "predictions.csv",
+            opener,
+            part=None,
+            zone=ZONE,
+            drop_refused=False,
+            split=tmp_path / "split.csv",
+        )
 
 
 def test_the_table_that_a_package_was_trained_on_is_not_evaluated_as_if_it_were_new(
@@ -124,7 +170,7 @@ def test_the_table_that_a_package_was_trained_on_is_not_evaluated_as_if_it_were_
         golden=made.golden,
         card="# taught\n",
     )
-    arguments = (str(package), labelled, labelled.parent, out, opener)
+    arguments = (package, labelled, Folder(labelled.parent), out, opener)
     with pytest.raises(EvaluationError, match="trained on this very table"):
         predict_cohort(*arguments, part=None, zone=ZONE, drop_refused=False)
     assert not out.exists()

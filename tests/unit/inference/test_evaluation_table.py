@@ -57,7 +57,7 @@ def test_values_groups_and_times_arrive_and_empty_cells_stay_unknown() -> None:
         ("E9,P9,30,30,,,,,,maybe,,m", "line 5, smoker: is none of yes, true, 1, no, false, 0, current, former, never"),
         (",P9,30,30,,,,,,,,m", "line 5, examination: is empty"),
         ("E9,,30,30,,,,,,,,m", "line 5, patient: is empty"),
-        ("E9,P9,30", "line 5: 3 cells under 12 columns"),
+        ("E9,P9,30", "line 5: has 3 cells, the head 12"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named_with_its_column_and_reason(row: str, reason: str) -> None:

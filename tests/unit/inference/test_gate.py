@@ -158,6 +158,30 @@ def test_int8_is_for_a_vit_and_refused_for_anything_else(make_package: MakePacka
     assert caught.value.fault is PackageFault.PRECISION
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU is needed")
+def test_without_a_gpu_nothing_is_made_for_one_nor_served_by_one(make_package: MakePackage, tmp_path: Path) -> None:
+    source = make_package()
+    with pytest.raises(LoweringRefused, match="no GPU that torch can use"):
+        lower(source, tmp_path / "lowered", Precision.FP16, device="cuda")
+    with pytest.raises(PackageRefused, match="cannot run on cuda: there is no GPU") as caught:
+        Predictor.load(source, device="cuda")
+    assert caught.value.fault is PackageFault.DEVICE
+    assert "model.device" in caught.value.hint
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU is needed")
+def test_on_a_gpu_the_golden_cases_are_reproduced_and_fp16_is_served(
+    make_package: MakePackage, tmp_path: Path, lead_images: np.ndarray
+) -> None:
+    source = make_package()
+    lower(source, tmp_path / "lowered", Precision.FP16, device="cuda")
+    picture = read_package(source).golden[0].picture
+    for folder in (source, tmp_path / "lowered"):
+        predictor = Predictor.load(folder, device="cuda")
+        once, again = (predictor.predict(predictor.embed(picture), lead_images) for _ in range(2))
+        assert once.patch_mpap_mmhg == again.patch_mpap_mmhg
+
+
 def test_int8_is_not_trained_in_and_not_for_gpus() -> None:
     with pytest.raises(ValueError, match="nothing trains in int8"):
         devices.precision_on(torch.device("cpu"), Precision.INT8)

@@ -119,6 +119,47 @@ def test_refused_rows_stop_a_training_unless_they_are_dropped(cohort: Path, tmp_
     assert result.exit_code == 3, result.output
 
 
+def test_a_file_that_was_missing_is_looked_for_again(cohort: Path, tmp_path: Path) -> None:
+    """Guards: what was refused once stayed refused, although the file had been put in its place."""
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(cohort, data)
+    absent = data / next(csv.DictReader((data / "cohort.csv").read_text(encoding="utf-8").splitlines()))["ecg"]
+    absent.rename(data / "elsewhere")
+    begin = ["model", "train", "--cohort", data / "cohort.csv", "--out", out, "--read-only", *QUICK]
+    result = call(*begin)
+    assert result.exit_code == 1
+    assert "row 1 refused: missing_file: ECG" in result.output
+    (data / "elsewhere").rename(absent)
+    result = call(*begin)
+    assert result.exit_code == 0, result.output
+    assert (out / "refused.csv").read_text() == "row,fault,detail\n"
+
+
+def test_a_table_without_a_usable_row_is_no_cohort(cohort: Path, tmp_path: Path) -> None:
+    head, *_ = (cohort / "cohort.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "none.csv").write_text(head + "\n", encoding="utf-8")
+    result = call("model", "train", "--cohort", tmp_path / "none.csv", "--out", tmp_path / "run", "--read-only", *QUICK)
+    assert result.exit_code == 1
+    assert "none.csv holds no row that can be used" in result.output
+
+
+def test_every_model_command_has_its_line_in_the_help() -> None:
+    from pacs_node.commands.model import SHORT_HELPS, model
+
+    assert set(SHORT_HELPS) == set(model.commands)
+
+
+def test_that_no_package_can_follow_is_said_before_the_training(cohort: Path, tmp_path: Path) -> None:
+    """Guards: days of training, and then too few patients to calibrate the interval."""
+    head, *rows = (cohort / "cohort.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "few.csv").write_text("\n".join([head, *rows[:12], *rows[16:]]) + "\n", encoding="utf-8")
+    options = ["--cohort", tmp_path / "few.csv", "--data", cohort, "--out", tmp_path / "run", "--name", "x-demo"]
+    result = call("model", "train", *options, "--synthetic", *QUICK)
+    assert result.exit_code == 1
+    assert "needs 9 calibration patients, the split has 5" in result.output
+    assert not (tmp_path / "run" / FILE).exists()
+
+
 def test_a_package_of_a_training_that_is_not_finished_is_refused(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
@@ -168,6 +209,8 @@ def test_a_spoilt_package_is_not_installed(run: Path, tmp_path: Path, monkeypatc
         (["--backbone", "micro-vit", "--weights", "none", "--ecg", "none", "--name", "x-demo"], "from both inputs"),
         (["--backbone", "micro-vit", "--weights", "none", "--name", "mine", "--synthetic"], "says demo"),
         ([*QUICK, "--precision", "bf16"], "a CPU trains in fp32"),
+        ([*QUICK, "--name", "My Model"], "--name: lower-case letters"),
+        ([*QUICK, "--name", "mine", "--package-version", "1"], "--package-version: a semantic version"),
         (["--storage", *QUICK], "either --data FOLDER or --storage"),
     ],
 )
