@@ -30,6 +30,8 @@ _BEATS_ALIKE = 0.25
 _EDGE_MM = 1.0  # within this of a column's edge a stroke may be a separator
 _STROKE_MM = 3.0
 _MOST_SHARED = 0.12  # of two leads' columns that may lie on one another
+_MOST_DOUBT = 0.35  # of a lead's energy: what its neighbours' strokes would change, were they its
+_MOST_DOUBT_OF_ALL = 0.6  # of the leads' summed up: one crossing spoils the lines of two and more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +146,7 @@ def moved_left(line: Line, shifts: NDArray[np.float64]) -> Line:
         top=np.where(inside, line.top[at], np.nan),
         bottom=np.where(inside, line.bottom[at], np.nan),
         thickness=line.thickness,
+        doubt=None if line.doubt is None else np.where(inside, line.doubt[at], 0.0),
     )
 
 
@@ -166,9 +169,10 @@ def cell_signals(
     Raises
     ------
     EcgRefused
-        LEADS_MISSING where a cell is empty, TRACES_OVERLAP where two leads' lines are one.
+        LEADS_MISSING where a cell is empty, TRACES_OVERLAP where two leads' lines are one, or cannot be told apart.
     """
     cells: dict[str, CellSignal] = {}
+    doubts: dict[str, float] = {}
     for row, names in enumerate(layout.rows):
         for column, name in enumerate(names):
             left, right = columns.starts[column], columns.starts[column + 1]
@@ -180,12 +184,35 @@ def cell_signals(
                     f"lead {name.lstrip('-')} can be followed over {np.isfinite(samples).mean():.0%} of its place",
                     "scan the complete sheet",
                 )
+            doubts[name.lstrip("-")] = _doubt(lines[row].part(left, right), pixels_per_mm)
             inverted = name == MINUS_AVR
             cells["aVR" if inverted else name] = CellSignal(
                 row=row, column=column, samples_mv=-samples if inverted else samples, first=first, last=last
             )
     _refuse_shared(lines, layout, columns)
+    _refuse_doubtful(doubts)
     return cells
+
+
+def _doubt(line: Line, pixels_per_mm: float) -> float:
+    """What strokes that may be a neighbour's make of a lead's energy."""
+    if line.doubt is None or not line.doubt.any():
+        return 0.0
+    values = heights(line, pixels_per_mm)
+    known = np.isfinite(values)
+    away = values[known] - np.median(values[known])
+    return float(np.sum(line.doubt[known] ** 2)) / max(float(np.sum(away**2)), 1e-9)
+
+
+def _refuse_doubtful(doubts: dict[str, float]) -> None:
+    """No equation proves a chest lead: where one row's S waves run into the next row's R waves, nothing would."""
+    lead = max(doubts, key=lambda name: doubts[name])
+    if doubts[lead] > _MOST_DOUBT or sum(doubts.values()) > _MOST_DOUBT_OF_ALL:
+        raise EcgRefused(
+            RefusalReason.TRACES_OVERLAP,
+            f"the waves of lead {lead} and of its neighbours cross: strokes may be either's",
+            "print the ECG with more room between the rows",
+        )
 
 
 def _refuse_shared(lines: Sequence[Line], layout: Layout, columns: Columns) -> None:

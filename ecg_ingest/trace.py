@@ -7,13 +7,14 @@ dynamic programming over all pixels; a step up or down costs its length, a colum
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ecg_ingest.cheapest_path import cheapest_paths, even_climb
+from ecg_ingest.crossings import BASE_MM, Run, divide, part, running_median
 from ecg_ingest.row_bands import ASTRAY_PITCHES, band_costs, row_bands
 
 _COARSE_PIXELS_PER_MM = 2.0
@@ -25,11 +26,7 @@ _WHOLE = 0.7  # of the usual length that every line of a sheet has
 _TOGETHER = 0.2  # of two lines' columns, before one is no line of its own
 _STROKE_MM, _STROKE_COST = 3.0, 0.15  # an upright stroke may be another row's: better the level line beside it
 
-_FLANK_MM = 2.5  # beside a stroke that reaches from row to row
-_TOGETHER_MM = 1.0  # that two rows' paths may run along one line: they cross
-_OWN_MM = 1.5  # of a flank, before it counts as a wave of its own
 _STROKE_LEAST = 0.9  # of the thickness, from the line's middle at its highest to that at its lowest
-_BASE_MM = 8.0  # over which the level line around a stroke is taken
 _FAR_PITCHES, _FAR_MM = 0.75, 12.0  # from every row: ink that is no trace
 _PEN_STEPS = 7  # places across a pen
 _ROWS_AT_ONCE = 3  # that are followed: memory grows with each
@@ -195,11 +192,13 @@ class Line:
     top: NDArray[np.float64]  # [width] middle of the line at its highest, pixels from the picture's top
     bottom: NDArray[np.float64]  # [width] at its lowest
     thickness: float  # pixels
+    doubt: NDArray[np.float64] | None = None  # [width] by how much its height would differ, were a neighbour's ink its
 
     def part(self, left: float, right: float) -> Line:
         """The line between two columns."""
         at = slice(max(0, round(left)), max(0, round(right)))
-        return Line(top=self.top[at], bottom=self.bottom[at], thickness=self.thickness)
+        doubt = None if self.doubt is None else self.doubt[at]
+        return Line(top=self.top[at], bottom=self.bottom[at], thickness=self.thickness, doubt=doubt)
 
     @property
     def middle(self) -> NDArray[np.float64]:
@@ -225,12 +224,28 @@ def follow(rows: list[Row], mask: NDArray[np.bool_], darkness: NDArray[np.float3
         on = upright[columns, path]
         start = _run_end(upright, path, on, -1)
         end = _run_end(upright, path, on, 1)
-        runs.append(_Run(path=path, on=on, start=start, end=end, whole=np.stack((start, end))))
+        ends = np.stack((start, end))
+        runs.append(Run(path=path, on=on, ends=ends, whole=ends.copy(), other=ends.copy()))
     for upper, lower in itertools.pairwise(runs):
-        _divide(upper, lower, pixels_per_mm)
+        divide(upper, lower, pixels_per_mm)
     for (upper, above), (lower, below) in itertools.pairwise(zip(runs, filled, strict=True)):
-        _part(upper, float(np.median(above)), lower, float(np.median(below)), pixels_per_mm)
-    return [_line(run, mask, darkness, columns) for run in runs]
+        part(upper, float(np.median(above)), lower, float(np.median(below)), pixels_per_mm)
+    return [_doubted(run, _line(run, mask, darkness, columns), pixels_per_mm) for run in runs]
+
+
+def _doubted(run: Run, line: Line, pixels_per_mm: float) -> Line:
+    """The line with what it would be if each stroke that may be either row's were the other's."""
+    if (run.other == run.ends).all():
+        return line
+    half = line.thickness / 2.0 - 0.5
+    changed = run.on & (run.other != run.ends).any(axis=0)
+    other = Line(
+        top=np.where(changed, run.other[0] + half, line.top),
+        bottom=np.where(changed, run.other[1] - half, line.bottom),
+        thickness=line.thickness,
+    )
+    doubt = np.nan_to_num(np.abs(heights(line, pixels_per_mm) - heights(other, pixels_per_mm)))
+    return replace(line, doubt=doubt)
 
 
 def _guides(filled: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
@@ -240,76 +255,6 @@ def _guides(filled: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
     usual = [float(np.median(heights)) for heights in filled]
     reach = ASTRAY_PITCHES * float(np.median(np.diff(usual)))
     return [np.clip(heights, level - reach, level + reach) for heights, level in zip(filled, usual, strict=True)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """A path and the upright run of ink around it in each column, first and last row."""
-
-    path: NDArray[np.int64]
-    on: NDArray[np.bool_]
-    start: NDArray[np.float64]
-    end: NDArray[np.float64]
-    whole: NDArray[np.float64]  # [2, width] the same before anything was given to a neighbour
-
-    def base(self, pixels_per_mm: float) -> NDArray[np.float64]:
-        """The level line that the waves stand on."""
-        tall = self.end - self.start
-        usual = float(np.median(tall[self.on])) if self.on.any() else 1.0
-        level = np.flatnonzero(self.on & (tall <= 1.5 * usual + 1.0))
-        if level.size < 3:
-            return self.path.astype(np.float64)
-        middle = (self.start + self.end)[level] / 2.0
-        smooth = _running_median(middle, round(_BASE_MM * pixels_per_mm))
-        return np.interp(np.arange(self.path.size), level, smooth)
-
-
-def _divide(upper: _Run, lower: _Run, pixels_per_mm: float) -> None:
-    """Give each stroke that reaches from one row to the next to the row that it rises (or falls) from.
-
-    Beside a stroke its flanks begin at its own row and do not yet reach the other. The row that a
-    stroke merely crosses keeps its level line.
-    """
-    above, below = upper.base(pixels_per_mm), lower.base(pixels_per_mm)
-    pen = np.median((upper.end - upper.start)[upper.on]) / 2.0 if upper.on.any() else 1.0
-    shared = upper.on & lower.on & (upper.whole == lower.whole).all(axis=0)
-    shared &= (upper.whole[0] <= above + pen + 1.0) & (upper.whole[1] >= below - pen - 1.0)
-    reach = max(2, round(_FLANK_MM * pixels_per_mm))
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], shared, [False])).astype(np.int8)))
-    for left, right in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        beside = [*range(max(0, left - reach), left), *range(right, min(shared.size, right + reach))]
-        beside = [column for column in beside if not shared[column]]
-        falls = max((upper.end[c] - above[c] for c in beside if upper.on[c]), default=0.0)
-        rises = max((below[c] - lower.start[c] for c in beside if lower.on[c]), default=0.0)
-        own_rise = max((above[c] - upper.start[c] for c in beside if upper.on[c]), default=0.0)
-        own_fall = max((lower.end[c] - below[c] for c in beside if lower.on[c]), default=0.0)
-        within = slice(left, right)
-        if rises >= falls:  # the lower row's wave reaches up to the upper row, or through it
-            upper.end[within] = np.minimum(upper.end[within], above[within] + pen)
-            if own_rise > _OWN_MM * pixels_per_mm:
-                lower.start[within] = np.maximum(lower.start[within], above[within] - pen)
-            else:
-                upper.start[within] = np.maximum(upper.start[within], above[within] - pen)
-        else:
-            lower.start[within] = np.maximum(lower.start[within], below[within] - pen)
-            if own_fall > _OWN_MM * pixels_per_mm:
-                upper.end[within] = np.minimum(upper.end[within], below[within] + pen)
-            else:
-                lower.end[within] = np.minimum(lower.end[within], below[within] + pen)
-
-
-def _part(upper: _Run, above: float, lower: _Run, below: float, pixels_per_mm: float) -> None:
-    """Where two rows' paths run along one line, it is the nearer row's: the other's own is hidden there."""
-    upper_middle, lower_middle = (upper.start + upper.end) / 2.0, (lower.start + lower.end) / 2.0
-    level = np.maximum(upper.end - upper.start, lower.end - lower.start) < _STROKE_MM * pixels_per_mm
-    together = upper.on & lower.on & level & (np.abs(upper_middle - lower_middle) <= 1.0)
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], together, [False])).astype(np.int8)))
-    for left, right in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        if right - left < _TOGETHER_MM * pixels_per_mm:
-            continue
-        height = float(np.median(upper_middle[left:right]))
-        astray = lower if abs(height - above) <= abs(height - below) else upper
-        astray.on[left:right] = False
 
 
 def _near_rows(mask: NDArray[np.bool_], rows: list[NDArray[np.float64]], pixels_per_mm: float) -> NDArray[np.bool_]:
@@ -332,7 +277,7 @@ def _filled(heights: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.interp(np.arange(heights.size), known, heights[known])
 
 
-def _line(run: _Run, mask: NDArray[np.bool_], darkness: NDArray[np.float32], columns: NDArray[np.int64]) -> Line:
+def _line(run: Run, mask: NDArray[np.bool_], darkness: NDArray[np.float32], columns: NDArray[np.int64]) -> Line:
     """What a path's ink covers in each column: the whole upright run of ink around it, less half the pen."""
     on, start, end = run.on, run.start, run.end
     tall = end - start + 1.0
@@ -396,7 +341,7 @@ def heights(line: Line, pixels_per_mm: float) -> NDArray[np.float64]:
     level = known & ~tall
     if level.sum() < 3:
         return line.middle
-    base = np.interp(columns, columns[level], _running_median(line.middle[level], round(_BASE_MM * pixels_per_mm)))
+    base = np.interp(columns, columns[level], running_median(line.middle[level], round(BASE_MM * pixels_per_mm)))
     up, down = base - line.top, line.bottom - base
     sign = np.where(up >= down, 1.0, -1.0)
     away = np.maximum(up, down)
@@ -426,9 +371,3 @@ def _middles(peak: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
         middle = (start + end - 1) // 2
         kept[min(start + reach, middle) : max(end - reach, middle + 1)] = True
     return kept
-
-
-def _running_median(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    half = max(1, width // 2)
-    padded = np.pad(values, half, mode="edge")
-    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1))

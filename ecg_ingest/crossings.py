@@ -1,0 +1,145 @@
+"""Tell the ink of two rows apart where their waves run into one another, and say where that is in doubt.
+
+Pure: the upright runs of ink around two rows' paths in, each row's share of them out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BASE_MM = 8.0  # over which the level line around a stroke is taken
+_FLANK_MM = 2.5  # beside a stroke that reaches from row to row
+_TOGETHER_MM = 1.0  # that two rows' paths may run along one line: they cross
+_DOUBT_MM = 1.0  # that both rows' waves go towards one another beside a stroke: it may be either's
+_TOUCH_MM = 1.0  # that two rows' waves may run into one another, each known on either side
+_OWN_MM = 1.5  # of a flank, before it counts as a wave of its own
+_STROKE_MM = 3.0  # ink taller than this is a stroke, not a level line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A path and the upright run of ink around it in each column."""
+
+    path: NDArray[np.int64]
+    on: NDArray[np.bool_]
+    ends: NDArray[np.float64]  # [2, width] first and last row
+    whole: NDArray[np.float64]  # [2, width] the same before anything was given to a neighbour
+    other: NDArray[np.float64]  # [2, width] the same, were each stroke in doubt the other row's
+
+    @property
+    def start(self) -> NDArray[np.float64]:
+        """First row."""
+        return self.ends[0]
+
+    @property
+    def end(self) -> NDArray[np.float64]:
+        """Last row."""
+        return self.ends[1]
+
+    def base(self, pixels_per_mm: float) -> NDArray[np.float64]:
+        """The level line that the waves stand on."""
+        tall = self.end - self.start
+        usual = float(np.median(tall[self.on])) if self.on.any() else 1.0
+        level = np.flatnonzero(self.on & (tall <= 1.5 * usual + 1.0))
+        if level.size < 3:
+            return self.path.astype(np.float64)
+        middle = (self.start + self.end)[level] / 2.0
+        smooth = running_median(middle, round(BASE_MM * pixels_per_mm))
+        return np.interp(np.arange(self.path.size), level, smooth)
+
+
+def divide(upper: Run, lower: Run, pixels_per_mm: float) -> None:
+    """Give each stroke that reaches from one row to the next to the row that it rises (or falls) from.
+
+    Beside a stroke its flanks begin at its own row and do not yet reach the other. The row that a
+    stroke merely crosses keeps its level line. Where both rows' waves run towards one another each keeps its own, if
+    they merely touch; if not, the stroke is given to the longer and in doubt.
+    """
+    above, below = upper.base(pixels_per_mm), lower.base(pixels_per_mm)
+    pen = np.median((upper.end - upper.start)[upper.on]) / 2.0 if upper.on.any() else 1.0
+    shared = upper.on & lower.on & (upper.whole == lower.whole).all(axis=0)
+    shared &= (upper.whole[0] <= above + pen + 1.0) & (upper.whole[1] >= below - pen - 1.0)
+    reach = max(2, round(_FLANK_MM * pixels_per_mm))
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], shared, [False])).astype(np.int8)))
+    for left, right in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        beside = [*range(max(0, left - reach), left), *range(right, min(shared.size, right + reach))]
+        beside = [column for column in beside if not shared[column]]
+        falls = max((upper.end[c] - above[c] for c in beside if upper.on[c]), default=0.0)
+        rises = max((below[c] - lower.start[c] for c in beside if lower.on[c]), default=0.0)
+        own_rise = max((above[c] - upper.start[c] for c in beside if upper.on[c]), default=0.0)
+        own_fall = max((lower.end[c] - below[c] for c in beside if lower.on[c]), default=0.0)
+        own = own_rise > _OWN_MM * pixels_per_mm, own_fall > _OWN_MM * pixels_per_mm
+        both = min(rises, falls) > _DOUBT_MM * pixels_per_mm
+        apart = float(np.median(below[left:right] - above[left:right]))
+        sides = [max(0, left - 1), min(right, shared.size - 1)]
+        known = (upper.whole[:, sides] != lower.whole[:, sides]).any(axis=0).all()
+        if both and known and max(rises, falls) < apart and right - left <= _TOUCH_MM * pixels_per_mm:
+            _split(upper, lower, left, right)
+            continue
+        levels = above[left:right] - pen, above[left:right] + pen, below[left:right] - pen, below[left:right] + pen
+        lower_s = rises >= falls  # the lower row's wave reaches up to the upper row, or through it
+        ends = [array[:, left:right] for array in (upper.ends, lower.ends, upper.other, lower.other)]
+        _give(ends[0], ends[1], levels, own, to_lower=lower_s)
+        _give(ends[2], ends[3], levels, own, to_lower=lower_s != both)
+    # A line that runs through a row's level, on ink on which that row's own line does not run, may have left its own.
+    through = (upper.whole != lower.whole).any(axis=0)
+    lower.other[0] = np.where(through & lower.on, np.maximum(lower.other[0], above - pen), lower.other[0])
+    upper.other[1] = np.where(through & upper.on, np.minimum(upper.other[1], below + pen), upper.other[1])
+
+
+def _split(upper: Run, lower: Run, left: int, right: int) -> None:
+    """Where two rows' waves merely touch, each goes on as it is on either side."""
+    columns = np.arange(left, right)
+    sides = (max(0, left - 1), min(right, upper.path.size - 1))
+    for ends in (upper.ends, upper.other):
+        ends[1, left:right] = np.minimum(ends[1, left:right], np.interp(columns, sides, ends[1, list(sides)]))
+    for ends in (lower.ends, lower.other):
+        ends[0, left:right] = np.maximum(ends[0, left:right], np.interp(columns, sides, ends[0, list(sides)]))
+
+
+def _give(
+    upper: NDArray[np.float64],
+    lower: NDArray[np.float64],
+    levels: tuple[NDArray[np.float64], ...],
+    own: tuple[bool, bool],
+    *,
+    to_lower: bool,
+) -> None:
+    """Give the run that two rows share to one of them; `own`: which rows have a wave there that goes the other way."""
+    above_top, above_bottom, below_top, below_bottom = levels
+    if to_lower:
+        upper[1] = np.minimum(upper[1], above_bottom)
+        if own[0]:
+            lower[0] = np.maximum(lower[0], above_top)
+        else:
+            upper[0] = np.maximum(upper[0], above_top)
+    else:
+        lower[0] = np.maximum(lower[0], below_top)
+        if own[1]:
+            upper[1] = np.minimum(upper[1], below_bottom)
+        else:
+            lower[1] = np.minimum(lower[1], below_bottom)
+
+
+def part(upper: Run, above: float, lower: Run, below: float, pixels_per_mm: float) -> None:
+    """Where two rows' paths run along one line, it is the nearer row's: the other's own is hidden there."""
+    upper_middle, lower_middle = (upper.start + upper.end) / 2.0, (lower.start + lower.end) / 2.0
+    level = np.maximum(upper.end - upper.start, lower.end - lower.start) < _STROKE_MM * pixels_per_mm
+    together = upper.on & lower.on & level & (np.abs(upper_middle - lower_middle) <= 1.0)
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], together, [False])).astype(np.int8)))
+    for left, right in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        if right - left < _TOGETHER_MM * pixels_per_mm:
+            continue
+        height = float(np.median(upper_middle[left:right]))
+        astray = lower if abs(height - above) <= abs(height - below) else upper
+        astray.on[left:right] = False
+
+
+def running_median(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Of `width` values about each."""
+    half = max(1, width // 2)
+    padded = np.pad(values, half, mode="edge")
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1))
