@@ -224,6 +224,7 @@ OTHER_VALUES: dict[str, str] = {
     "web.host": "0.0.0.0",
     "folder.pattern": r"(?P<patient_id>\d+)_(?P<acquired_at>\d{14})\.pdf",
     "folder.stored": "delete",
+    "model.device": "cuda",
     "log.level": "error",
     "log.format": "console",
 }
