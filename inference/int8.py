@@ -11,7 +11,7 @@ from torch import Tensor
 
 LEVELS = 255
 """Steps of an input's range; inputs are unsigned, weights signed, as the processors' own instruction takes them."""
-CHUNK = 128
+CHUNK = 512
 """Rows that are quantised at a time."""
 
 
