@@ -17,6 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.presentation import build_context
 
+from pacs_node.dicom.checkpoint import hold_firmly
 from pacs_node.dicom.primitives import VERIFICATION
 from pacs_node.dicom.stack import quiet, send_at_once
 from pacs_node.dicom.tls import ClientTls, TlsFault
@@ -142,6 +143,7 @@ class Conversation:
                 raise Unreachable(f"association rejected: {answer.reason_str if answer else 'no reason given'}")
             secured = " (or TLS failed: pulmolink doctor says how)" if self._peer.tls else ""
             raise Unreachable(f"no association: nobody listens there, or it broke off{secured}")
+        hold_firmly(association)
         self._association = association
         return self
 
