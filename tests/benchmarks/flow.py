@@ -1,4 +1,4 @@
-"""Measure the way through a real `pulmolink serve` on loopback: reception, time to the report, memory.
+"""Measure the way through a real `pulmolink serve` on loopback: time to the report, and memory.
 
 python -m tests.benchmarks.flow [--quick] [--out FOLDER] writes FOLDER/flow.jsonl, one JSON object a figure, and
 prints a table. Bounds are not asserted.
@@ -16,12 +16,10 @@ import psutil
 from rich.console import Console
 
 from pacs_node.dicom.archive import Archive
-from tests.benchmarks import answer, reception
+from tests.benchmarks import answer
 from tests.benchmarks.record import Recorder, load_now
 from tests.integration.rig import Node, eventually, free_port
 
-WHOLE = reception.Extent(associations=(1, 4, 16), rounds=3, ecgs=160, radiographs=48)
-QUICK = reception.Extent(associations=(2,), rounds=1, ecgs=8, radiographs=2)
 
 
 def main(arguments: list[str]) -> int:
@@ -49,10 +47,6 @@ def main(arguments: list[str]) -> int:
             load = load_now()
             course = answer.Course(node=node, archive=archive, folder=folder)
             answer.measure(course, recorder, 2 if chosen.quick else 20, tell)
-            own = reception.Receiver(
-                name="pulmolink", ae_title="PULMOLINK", port=node.port, durable="file and row synced before success"
-            )
-            reception.measure(own, recorder, QUICK if chosen.quick else WHOLE, folder, tell)
             _memory(node, recorder, load)
     recorder.show(Console())
     return 0
