@@ -21,7 +21,6 @@ from tests.benchmarks.record import Recorder, load_now
 from tests.integration.rig import Node, eventually, free_port
 
 
-
 def main(arguments: list[str]) -> int:
     """Run everything; exit status 0 whatever the figures are."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.flow", description=__doc__)
