@@ -55,11 +55,10 @@ def _levels(x: Tensor) -> tuple[Tensor, float, int]:
     least, most = (float(end) for end in torch.aminmax(x))
     least, most = min(least, 0.0), max(most, 0.0)  # nothing is to stay exactly nothing
     step = (most - least) / LEVELS or 1.0
-    zero = int(-least / step + 1e-3)  # cut, unless rounding alone keeps it from the next
+    zero = round(-least / step)
     given, levels = x.reshape(-1, x.shape[-1]), torch.empty(x.shape, dtype=torch.uint8)
-    # Integers are cut, not rounded, hence the half step; with `zero` cut as well none leaves 0 to 255.
-    half = torch.tensor(zero + 0.5)
+    half = torch.tensor(zero + 0.5)  # integers are cut, not rounded
     # Few rows at a time: what passes through the processor's cache takes a sixth of the time of the whole at once.
     for part, into in zip(given.split(CHUNK), levels.view(-1, x.shape[-1]).split(CHUNK), strict=True):
-        into.copy_(torch.add(half, part.float(), alpha=1.0 / step))
+        into.copy_(torch.add(half, part.float(), alpha=1.0 / step).clamp_(0, LEVELS))
     return levels, step, zero

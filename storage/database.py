@@ -188,14 +188,18 @@ def begun(connection: Connection) -> Iterator[None]:
     """
     driver: Any = connection.connection.driver_connection
     try:
+        if driver.in_transaction:  # one that was interrupted before it could be ended; nobody was told of success
+            driver.rollback()
         driver.execute("BEGIN IMMEDIATE")
         try:
             yield
             connection.commit()  # nothing, if SQLAlchemy executed nothing
             driver.commit()
         except BaseException:
-            connection.rollback()
-            driver.rollback()
+            try:
+                connection.rollback()
+            finally:
+                driver.rollback()
             raise
     except sqlite3.Error as error:
         raise translate_sqlite(error) from None

@@ -58,5 +58,13 @@ class Checkpoint(threading.Event):
 
 
 def hold_firmly(association: Association) -> None:
-    """Give an established `association` such a checkpoint."""
+    """Give an established `association` such a checkpoint.
+
+    Raises
+    ------
+    TypeError
+        This pynetdicom has no such event any more: to be looked at anew.
+    """
+    if not isinstance(getattr(association, "_reactor_checkpoint", None), threading.Event):
+        raise TypeError("pynetdicom's association is not held by an event any more")
     association._reactor_checkpoint = Checkpoint(association)

@@ -47,16 +47,14 @@ def echoes(listening: Listening) -> list[int]:
 def test_an_answer_is_not_taken_by_a_thread_that_is_slow_to_move_on(
     listening: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Slow(Checkpoint):
-        def wait(self, timeout: float | None = None) -> bool:
-            passed = super().wait(timeout)
-            time.sleep(SLOW_SECONDS)
-            return passed
+    wait = Checkpoint.wait
 
-    def hold(association: Association) -> None:
-        association._reactor_checkpoint = Slow(association)
+    def slow(self: Checkpoint, timeout: float | None = None) -> bool:
+        passed = wait(self, timeout)
+        time.sleep(SLOW_SECONDS)
+        return passed
 
-    monkeypatch.setattr(client, "hold_firmly", hold)
+    monkeypatch.setattr(Checkpoint, "wait", slow)
     assert echoes(listening) == [0] * 20
 
 
@@ -87,6 +85,7 @@ def test_an_association_that_has_ended_holds_nobody_up(listening: Listening) -> 
     )
     with Conversation(peer, []) as conversation:
         association = conversation._open()
+        assert isinstance(association._reactor_checkpoint, Checkpoint)
         association.abort()
         association.join(5.0)
         began = time.monotonic()

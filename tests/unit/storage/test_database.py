@@ -166,6 +166,9 @@ def test_a_full_database_is_said_to_be_full_and_stays_usable(store: Store, url: 
     assert store.count_instances()
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
         assert connection.execute("SELECT count(*) FROM chest_features").fetchone() == (0,)
+    with store.writing() as connection:
+        connection.execute(text("PRAGMA max_page_count = 1000000"))
+    add(store, instance("1.2"))
 
 
 def test_a_store_is_of_no_use_in_a_forked_process(store: Store) -> None:
@@ -327,3 +330,13 @@ def test_a_server_that_hangs_up_is_busy_and_no_lost_cause() -> None:
     """Where no connection is free, pg8000 may lose the server's words and keep only their end."""
     with pytest.raises(StorageBusy, match="ended the connection"), translated():
         raise InterfaceError("", None, Exception("network error"))
+
+
+def test_a_transaction_that_was_never_ended_does_not_hinder_the_next(store: Store) -> None:
+    """As after a signal between its beginning and what would have undone it."""
+    with store.writing() as connection:
+        driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.execute("BEGIN IMMEDIATE")
+    add(store, instance("1.1"))
+    assert not driver.in_transaction
