@@ -95,8 +95,8 @@ def _privacy(manifest: Manifest) -> list[str]:
         "",
         "## Whose data it holds",
         "",
-        "- `golden/` holds the radiograph and the ECG of two held-out patients, without name or date: pass the package",
-        "  on only as far as pictures of these patients may be passed on.",
+        "- `golden/` holds the radiograph and the ECG of one or two held-out patients, without name or date: pass the",
+        "  package on only as far as pictures of these patients may be passed on.",
     ]
 
 

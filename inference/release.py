@@ -130,7 +130,8 @@ def refuse_too_few(examinations: Sequence[Examination], split: Split) -> None:
     Raises
     ------
     ValueError
-        If too few patients calibrate the interval, or there are too few test examinations to measure anything on.
+        If too few patients calibrate the interval, or there are too few test examinations to measure anything on, or
+        more than half of them are one patient's.
     """
     needed = minimum_patients(INTERVAL_LEVEL)
     found = len({examinations[row].patient_id for row in split.calibrating})
@@ -145,6 +146,7 @@ def refuse_too_few(examinations: Sequence[Examination], split: Split) -> None:
             f"no package can be made: its figures need {FEWEST_MEASURED} test examinations, the split has "
             f"{len(split.test)}"
         )
+    of_another_patient(_patient_numbers(examinations, split.test))
 
 
 def calibrate(engine: Engine, examinations: Sequence[Examination], split: Split) -> Calibration:

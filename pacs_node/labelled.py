@@ -137,9 +137,15 @@ def read_examinations(
     reading: Reading,
     refused: Callable[[Refusal], None],
     progress: Callable[[], None] = lambda: None,
+    *,
+    beside: Sequence[CohortRow] = (),
 ) -> Iterator[tuple[CohortRow, Examination]]:
-    """The examinations of `rows` one by one, in their order; what cannot be used goes to `refused`."""
-    contested = under_two_patients(rows, source)
+    """The examinations of `rows` one by one, in their order; what cannot be used goes to `refused`.
+
+    `beside` are the rows of the table that are not asked for: bytes that also stand there under another patient are
+    refused as among `rows`.
+    """
+    contested = under_two_patients([*rows, *beside], source)
     for row in rows:
         try:
             yield row, _examination(row, source, reading, contested)

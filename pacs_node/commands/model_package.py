@@ -157,7 +157,7 @@ def lower(ctx: click.Context, package: str, precision: str, device: str, out: Pa
     """Make of PACKAGE one whose chest encoder multiplies in fewer bits, and faster.
 
     bf16 is for CPUs and GPUs, fp16 for GPUs, int8 for a ViT on a CPU; on a CPU with instructions for them bf16 takes
-    about half the time of fp32 and int8 a third. Refused where the golden cases then stray from fp32 by more than
+    about half the time of fp32 and int8 two fifths. Refused where the golden cases then stray from fp32 by more than
     0.1 mmHg on average or 0.5 at most, and where this machine would have to emulate it. The new package has a version
     and a digest of its own.
 

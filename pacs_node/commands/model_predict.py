@@ -122,7 +122,12 @@ def predict_cohort(
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("Reading and predicting", total=len(rows))
         for row, examination in read_examinations(
-            rows, source, reading, lambda found: refused.append(refusal(found)), lambda: bar.advance(task)
+            rows,
+            source,
+            reading,
+            lambda found: refused.append(refusal(found)),
+            lambda: bar.advance(task),
+            beside=checked.rows,
         ):
             embedding = predictor.embed(examination.picture)
             found = predictor.predict(embedding, examination.lead_images)
@@ -164,6 +169,9 @@ def _asked(
         parts = {} if split is None else read_parts(split)
     except ValueError as error:
         raise EvaluationError(f"--split: {error}") from error
+    if split is not None and (unnamed := {row.patient for row in checked.rows} - set(parts)):
+        those = "1 patient" if len(unnamed) == 1 else f"{len(unnamed)} patients"
+        click.echo(f"warning: {split.name} does not name {those} of the table: of no part", err=True)
     told = own or bool(parts)
     wanted = part or ("test" if told else "all")
     if wanted != "all" and not told:

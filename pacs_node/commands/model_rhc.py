@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,7 +107,9 @@ def agreement(ctx: click.Context, package: str | None, since: datetime | None, o
         pairs = beside_catheter(estimates, values, settings.pairing.window_days, settings.node.zone)
     counts = {"catheter_values": len(values), "estimates": len(estimates), "pairs": len(pairs)}
     found = None
-    fewer = "no estimate lies beside a catheter value" + _why_none(values, estimates, settings.pairing.window_days)
+    fewer = "no estimate lies beside a catheter value" + _why_none(
+        values, estimates, settings.pairing.window_days, settings.pairing.default_issuer
+    )
     if pairs:
         from inference.evaluation.errors import CohortTooSmall
 
@@ -176,22 +179,34 @@ def _json(digest: str, counts: dict[str, int], found: Evaluation | None, fewer: 
     }
 
 
-def _why_none(values: Sequence[Catheterisation], estimates: Sequence[Served], window_days: float) -> str:
-    """What keeps values and estimates apart, where there are some of both; no patient is named."""
+def _why_none(
+    values: Sequence[Catheterisation], estimates: Sequence[Served], window_days: float, default_issuer: str
+) -> str:
+    """What keeps values and estimates apart, where there are some of both; no patient is named.
+
+    The same ID of another issuer is another person. Only an issuer that no table named, blank or the node's default,
+    may have been assumed wrongly, so only then another is advised.
+    """
     if not values or not estimates:
         return ""
     keys = {(one.match.patient.issuer, one.match.patient.patient_id) for one in estimates}
     if any((value.issuer, value.patient_id) in keys for value in values):
         return f": of the same patients, none within {window_days:g} days"
-    of_id = {patient_id: issuer for issuer, patient_id in keys}
-    pairs = {(value.issuer, of_id[value.patient_id]) for value in values if value.patient_id in of_id}
-    if not pairs:
+    of_id: dict[str, set[str]] = {}
+    for issuer, patient_id in keys:
+        of_id.setdefault(patient_id, set()).add(issuer)
+    patients = {(value.issuer, value.patient_id) for value in values}
+    overlaps = Counter((given, known) for given, patient_id in patients for known in of_id.get(patient_id, ()))
+    if not overlaps:
         return ": they are of other patients"
-    given, known = min(pairs)
-    return (
-        f": the patient IDs are the same, but of the issuer {given!r} in the values and {known!r} in the estimates; "
-        f"import the table again with --issuer {known!r}"
+    assumed = {pair: count for pair, count in overlaps.items() if pair[0] in {"", default_issuer}}
+    (given, known), count = max(sorted((assumed or overlaps).items()), key=lambda item: item[1])
+    same = (
+        f": {count} patient IDs are the same, but of the issuer {given!r} in the values and {known!r} in the estimates"
     )
+    if not assumed:
+        return f"{same}; they are another issuer's patients, other persons unless the site knows better"
+    return f"{same}; if the table is of {known!r}'s patients, import it again with --issuer {known!r}"
 
 
 def _show(identity: Any, counts: dict[str, int], found: Evaluation | None, fewer: str, out: Path | None) -> None:

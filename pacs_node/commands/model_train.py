@@ -169,7 +169,7 @@ def train(
     from inference.examinations import kept_examinations
     from inference.recipe import Precision, Recipe, Schedule, Target
     from inference.release import refuse_too_few
-    from inference.run import EXAMINATIONS
+    from inference.run import EXAMINATIONS, REFUSED
 
     if storage and data is not None:
         raise click.UsageError("give either --data FOLDER or --storage")
@@ -192,7 +192,8 @@ def train(
             precision_on(workers.device, recipe.precision)  # says now, not after the cohort was read
             plan = _planned(cohort, fused, recipe, weights, any_view=any_view, stored=storage)
             _check_folder(out, plan[1], weights)
-            if workers.count > 1 and kept_examinations(out / EXAMINATIONS, plan[1].examinations_key) is None:
+            read = kept_examinations(out / EXAMINATIONS, plan[1].examinations_key) is not None
+            if workers.count > 1 and not (read and (out / REFUSED).is_file()):  # every worker would read at once
                 raise ValueError("the cohort is read by one process: call this with --read-only before torchrun")
             examinations, refused = labelled_examinations(
                 ctx,
@@ -304,9 +305,12 @@ def _check_folder(out: Path, run: Run, weights: str) -> None:
         return
     begun = Record.read(out)
     backbone = run.architecture.chest_backbone
-    source = {"none": RANDOM, HUB: f"{HUB}:{backbone}"}.get(weights, Path(weights).name)
-    asked = (run.architecture, run.recipe, run.examinations_key, source)
-    if asked != (begun.architecture, begun.recipe, begun.examinations_key, begun.weights.get("source")):
+    named, known = "source", {"none": RANDOM, HUB: f"{HUB}:{backbone}"}.get(weights, Path(weights).name)
+    if weights not in {"none", HUB} and Path(weights).is_file():  # it may be gone where a training only goes on
+        with Path(weights).open("rb") as file:
+            named, known = "sha256", hashlib.file_digest(file, "sha256").hexdigest()
+    asked = (run.architecture, run.recipe, run.examinations_key, known)
+    if asked != (begun.architecture, begun.recipe, begun.examinations_key, begun.weights.get(named)):
         raise RunDiffers(out)
 
 

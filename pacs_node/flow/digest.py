@@ -10,6 +10,8 @@ from pacs_node import CODE_VERSION
 from pacs_node.flow.pairing import RULE_VERSION
 from pacs_node.settings import Settings
 
+CPU = "cpu"
+
 
 def run_digest(radiograph_sha256: str, ecg_sha256: str, model: ModelIdentity, settings: Settings) -> str:
     """sha256 in hex. Two runs with the same digest give the same report; `rerun` compares it."""
@@ -24,4 +26,16 @@ def run_digest(radiograph_sha256: str, ecg_sha256: str, model: ModelIdentity, se
         "default_issuer": settings.pairing.default_issuer,
         "pairing_rule": RULE_VERSION,
     }
+    if settings.model.device != CPU:  # its answers differ from a CPU's in the last bits
+        parts["device"] = settings.model.device
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def chest_key(model_digest: str, settings: Settings) -> str:
+    """What chest features are kept under: the package's digest, on a GPU with the device hashed in (64 hex digits).
+
+    So an estimate never fuses what one device made of the radiograph with what another makes of the ECG.
+    """
+    if settings.model.device == CPU:
+        return model_digest
+    return hashlib.sha256(f"{model_digest} {settings.model.device}".encode()).hexdigest()

@@ -59,12 +59,10 @@ class Shadow:
         due = self._store.claim_shadow(self._owner, LEASE_SECONDS, self._clock())
         if due is None:
             return False
-        if due.attempts > ATTEMPTS:
-            self._end(due, reason="attempts_spent: earlier tries ended without an answer")
-            return True
         try:
-            match = self._store.match(due.match_id)
-            if match.state not in ESTIMATED:
+            if due.attempts > ATTEMPTS:
+                self._end(due, reason="attempts_spent: earlier tries ended without an answer")
+            elif (match := self._store.match(due.match_id)).state not in ESTIMATED:
                 self._end(due, reason="no_estimate: the match was superseded, held or failed")
             else:
                 self._end(due, prediction_json=self._estimate(match))

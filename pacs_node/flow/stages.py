@@ -23,7 +23,7 @@ from inference.prediction import Finding, Geometry, Prediction
 from inference.predictor import Predictor
 from inference.radiograph import RadiographUnusable
 from pacs_node import CODE_VERSION
-from pacs_node.flow.digest import run_digest
+from pacs_node.flow.digest import chest_key, run_digest
 from pacs_node.flow.estimating import Estimating
 from pacs_node.flow.pair import PairingRules, estimate_again, lock_of, refuse_ecg, refuse_radiograph
 from pacs_node.flow.part10 import read_header
@@ -58,6 +58,7 @@ class Stages:
         self._predictor = predictor
         self._estimating = Estimating(predictor, opener)
         self._settings = settings
+        self._chest_key = chest_key(predictor.identity.digest, settings)
         self._clock = clock
         self._rules = PairingRules.of(settings)
         self._leads: OrderedDict[str, LeadImages] = OrderedDict()
@@ -73,8 +74,7 @@ class Stages:
 
     def chest(self, match: Match, owner: str) -> bool:
         """Compute and keep what the radiograph alone gives, so that its ECG finds it ready."""
-        digest = self._predictor.identity.digest
-        if self._store.chest_features(match.radiograph_id, digest) is not None:
+        if self._store.chest_features(match.radiograph_id, self._chest_key) is not None:
             return self._store.release(match.match_id, owner)
         features = self._read_radiograph(match)
         if isinstance(features, str):
@@ -151,7 +151,7 @@ class Stages:
 
     def _features(self, match: Match, owner: str) -> ChestFeatures | str:
         """The radiograph's features, computed and kept now if they are not yet; the reason if it cannot be used."""
-        kept = self._store.chest_features(match.radiograph_id, self._predictor.identity.digest)
+        kept = self._store.chest_features(match.radiograph_id, self._chest_key)
         if kept is not None:
             return kept
         features = self._read_radiograph(match)
@@ -168,7 +168,7 @@ class Stages:
             return f"{refusal.reason.value}: {refusal.detail}"
         return ChestFeatures(
             radiograph_id=match.radiograph_id,
-            model_digest=self._predictor.identity.digest,
+            model_digest=self._chest_key,
             embedding=np.ascontiguousarray(chest.embedding, dtype="<f4").tobytes(),
             display_sha256=self._objects.put(_png(chest.display)).sha256,
             findings_json=json.dumps([asdict(finding) for finding in chest.findings]),

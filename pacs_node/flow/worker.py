@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from pacs_node.flow.digest import chest_key
 from pacs_node.flow.lease import kept_lease
 from pacs_node.flow.loop import NOT_THE_WORKS_FAULT, owner_name, pause_after, place_of, work_until
 from pacs_node.flow.pace import Pace
@@ -42,7 +43,7 @@ class Worker:
         self._stages = stages
         self._settings = settings.worker
         self._clock = clock
-        self._model_digest = model_digest
+        self._chest_key = chest_key(model_digest, settings)
         self._owner = owner_name()
 
     def run(self, stop: threading.Event) -> None:
@@ -54,7 +55,7 @@ class Worker:
         match = self._store.claim_match(
             IN_TURN, self._owner, lease_seconds=self._settings.lease_seconds, now=self._clock()
         ) or self._store.claim_chest(
-            self._model_digest, self._owner, lease_seconds=self._settings.lease_seconds, now=self._clock()
+            self._chest_key, self._owner, lease_seconds=self._settings.lease_seconds, now=self._clock()
         )
         if match is None:
             return False

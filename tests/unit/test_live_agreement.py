@@ -217,10 +217,35 @@ def test_that_only_the_issuer_keeps_values_and_estimates_apart_is_said() -> None
     def value(issuer: str, patient_id: str) -> Catheterisation:
         return Catheterisation(issuer=issuer, patient_id=patient_id, measured_on=NOON.date(), mpap_mmhg=30.0)
 
-    assert "import the table again with --issuer 'HOSPITAL'" in _why_none([value("", "P1")], [estimate], 7.0)
-    assert _why_none([value("HOSPITAL", "P2")], [estimate], 7.0) == ": they are of other patients"
-    assert "none within 7 days" in _why_none([value("HOSPITAL", "P1")], [estimate], 7.0)
-    assert _why_none([], [estimate], 7.0) == ""
+    def why(*values: Catheterisation) -> str:
+        return _why_none(values, [estimate], 7.0, "DEFAULT")
+
+    for assumed in ("", "DEFAULT"):
+        assert "patients, import it again with --issuer 'HOSPITAL'" in why(value(assumed, "P1"))
+    assert why(value("HOSPITAL", "P2")) == ": they are of other patients"
+    assert "none within 7 days" in why(value("HOSPITAL", "P1"))
+    assert why() == ""
+
+
+def test_values_of_another_issuer_are_not_advised_to_be_given_to_our_patients() -> None:
+    """Guards: another hospital's table imported for our patients, as both count their patients from one."""
+    numbers = ("1", "2", "3")
+    estimates = [
+        cast(Any, SimpleNamespace(match=SimpleNamespace(patient=SimpleNamespace(issuer="OURS", patient_id=number))))
+        for number in numbers
+    ]
+
+    def values(issuer: str, count: int) -> list[Catheterisation]:
+        return [
+            Catheterisation(issuer=issuer, patient_id=number, measured_on=NOON.date(), mpap_mmhg=30.0)
+            for number in numbers[:count]
+        ]
+
+    told = _why_none([*values("ABROAD", 1), *values("THEIRS", 3)], estimates, 7.0, "")
+    assert "--issuer" not in told
+    assert "3 patient IDs" in told
+    assert "of the issuer 'THEIRS'" in told
+    assert "other persons unless the site knows better" in told
 
 
 def test_few_patients_give_no_figures(run: Callable[..., tuple[int, str, str]]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import threading
 import time
 from dataclasses import replace
@@ -13,8 +15,10 @@ import pytest
 from pydicom import dcmread
 
 from inference.prediction import ModelIdentity
+from pacs_node import CODE_VERSION
 from pacs_node.flow.digest import run_digest
 from pacs_node.flow.pace import LOOK_ANYWAY_SECONDS, Pace
+from pacs_node.flow.pairing import RULE_VERSION
 from pacs_node.flow.part10 import to_part10
 from pacs_node.flow.receive import Incoming
 from pacs_node.flow.wrap import wrap_pdf
@@ -118,6 +122,7 @@ class TestTheDigest:
             ("r", "e", replace(MODEL, preprocessing_digest="p2"), {}),
             ("r", "e", MODEL, {"node": {"site_timezone": "Europe/Berlin"}}),
             ("r", "e", MODEL, {"pairing": {"default_issuer": "H"}}),
+            ("r", "e", MODEL, {"model": {"device": "cuda"}}),
         ],
     )
     def test_changes_with_inputs_model_and_the_settings_that_show_in_a_report(
@@ -129,3 +134,19 @@ class TestTheDigest:
     def test_does_not_change_with_settings_that_decide_no_answer(self) -> None:
         other = Settings.model_validate({"web": {"port": 9}, "worker": {"threads": 2}, "log": {"level": "error"}})
         assert run_digest("r", "e", MODEL, other) == run_digest("r", "e", MODEL, Settings())
+
+    def test_of_a_cpu_is_what_it_was_before_there_were_devices(self) -> None:
+        """Guards: every report of an existing archive made again, because its digest had another part."""
+        parts = {
+            "radiograph": "r",
+            "ecg": "e",
+            "model": "m",
+            "preprocessing": "p",
+            "code": CODE_VERSION,
+            "ae_title": Settings().node.ae_title,
+            "site_timezone": Settings().node.site_timezone,
+            "default_issuer": "",
+            "pairing_rule": RULE_VERSION,
+        }
+        before = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        assert run_digest("r", "e", MODEL, Settings()) == before

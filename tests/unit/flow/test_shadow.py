@@ -23,6 +23,7 @@ from pacs_node.flow.stages import Stages
 from pacs_node.flow.worker import Worker
 from pacs_node.opening.opener import Opener
 from pacs_node.settings import Limits
+from storage.errors import StorageBusy
 from storage.records import MatchState
 from tests.unit.flow.conftest import Node
 
@@ -131,6 +132,26 @@ def test_a_package_that_kills_its_process_is_not_tried_for_ever(
     assert shadow(shadowed, second, opener).work_one()
     (row,) = shadowed.store.shadows()
     assert (row.reason.partition(":")[0], row.prediction_json) == ("attempts_spent", "")
+
+
+def test_a_busy_store_does_not_keep_the_lease_of_what_is_given_up(
+    shadowed: Node, second: Predictor, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards: the row stood leased for a quarter of an hour."""
+    monkeypatch.setattr("pacs_node.flow.loop.PAUSE_SECONDS", 0.0)
+    for number in range(ATTEMPTS):
+        assert shadowed.store.claim_shadow(f"killed {number}", 0.0, shadowed.clock()) is not None
+
+    def busy(*_: object, **__: object) -> bool:
+        raise StorageBusy("locked")
+
+    working = shadow(shadowed, second, opener)
+    with monkeypatch.context() as patch:
+        patch.setattr(shadowed.store, "save_shadow", busy)
+        assert working.work_one()
+    assert working.work_one()
+    (row,) = shadowed.store.shadows()
+    assert row.reason.partition(":")[0] == "attempts_spent"
 
 
 def test_an_input_that_the_shadow_cannot_use_is_said_by_its_reason(

@@ -11,6 +11,7 @@ import structlog
 
 from inference.phantoms import PhantomPatient, Scenario, make_patient
 from inference.predictor import Predictor
+from pacs_node.flow.digest import chest_key
 from pacs_node.flow.part10 import from_part10, to_part10
 from pacs_node.flow.receive import Incoming
 from pacs_node.flow.stages import Stages
@@ -54,6 +55,23 @@ def test_a_pair_goes_to_reported(node: Node, predictor: Predictor, opener: Opene
     (match,) = node.store.matches()
     assert match.state is MatchState.REPORTED
     assert json.loads(match.prediction_json)["model"]["digest"] == predictor.identity.digest
+
+
+def test_what_a_cpu_made_of_a_radiograph_is_not_fused_on_a_gpu(
+    node: Node, predictor: Predictor, opener: Opener, patient: PhantomPatient
+) -> None:
+    """Guards: two devices differ in the last bits; one report's UID must not stand for either mixture."""
+    send(node, patient.objects[0].part10)
+    model = node.settings.model
+    for device in ("cpu", "cuda"):
+        node.settings = node.settings.model_copy(update={"model": model.model_copy(update={"device": device})})
+        working = worker(node, predictor, opener)
+        assert [working.work_one(), working.work_one()] == [True, False]
+    (match,) = node.store.matches()
+    assert node.store.chest_features(match.radiograph_id, predictor.identity.digest) is not None
+    on_gpu = chest_key(predictor.identity.digest, node.settings)
+    assert on_gpu != predictor.identity.digest
+    assert node.store.chest_features(match.radiograph_id, on_gpu) is not None
 
 
 def test_a_result_that_came_too_late_is_not_logged_as_work(

@@ -112,7 +112,11 @@ def test_of_a_cohort_with_a_split_the_test_part_is_predicted(
 
 
 def test_the_split_of_a_training_tells_its_test_patients(
-    labelled: Path, tmp_path: Path, make_package: Callable[..., Path], opener: Opener
+    labelled: Path,
+    tmp_path: Path,
+    make_package: Callable[..., Path],
+    opener: Opener,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with labelled.open(encoding="utf-8", newline="") as stream:
         patients = [row["patient"] for row in csv.DictReader(stream)]
@@ -130,6 +134,42 @@ def test_the_split_of_a_training_tells_its_test_patients(
         split=split,
     )
     assert list(read_table(out).of().examination) == ["row 2"]
+    assert "does not name" not in capsys.readouterr().err
+
+
+def test_patients_that_the_split_of_a_training_does_not_name_are_counted(
+    labelled: Path,
+    tmp_path: Path,
+    make_package: Callable[..., Path],
+    opener: Opener,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with labelled.open(encoding="utf-8", newline="") as stream:
+        patients = [row["patient"] for row in csv.DictReader(stream)]
+    split, out = tmp_path / "split.csv", tmp_path / "predictions.csv"
+    write_split(split, ["row 1"], patients[:1], split_as_told(["test"]))
+    arguments = (make_package(), labelled, Folder(labelled.parent), out, opener)
+    predict_cohort(*arguments, part=None, zone=ZONE, drop_refused=False, split=split)
+    assert "warning: split.csv does not name 2 patients of the table" in capsys.readouterr().err
+    assert list(read_table(out).of().examination) == ["row 1"]
+
+
+def test_bytes_that_a_training_patient_also_has_are_not_evaluated_as_a_test_patients(
+    labelled: Path, tmp_path: Path, make_package: Callable[..., Path], opener: Opener
+) -> None:
+    """Guards: only the rows of the part were compared, and the leak is between the parts."""
+
+    def leak(rows: list[dict[str, str]]) -> None:
+        for row, part in zip(rows, ("train", "test", "test"), strict=True):
+            row["split"] = part
+        (labelled.parent / "copy.dcm").write_bytes((labelled.parent / rows[0]["radiograph"]).read_bytes())
+        rows[1]["radiograph"] = "copy.dcm"
+
+    cohort, out = changed(labelled, "leak.csv", leak), tmp_path / "predictions.csv"
+    arguments = (make_package(), cohort, Folder(cohort.parent), out, opener)
+    left_out = predict_cohort(*arguments, part=None, zone=ZONE, drop_refused=True)
+    assert [str(row) for row in left_out] == ["row 2: the radiograph's bytes also stand under another patient"]
+    assert list(read_table(out).of().examination) == ["row 3"]
 
 
 @pytest.mark.parametrize("content", ["patient,part\nA,dev\n", "who,what\nA,test\n", "patient,part\nA,test\nA,train\n"])

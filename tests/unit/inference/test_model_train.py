@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
 import json
 import shutil
 import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
-from inference.checkpoint import FILE
+from inference.checkpoint import FILE, RunDiffers
+from inference.devices import Workers
 from inference.eventlog import EventLog, crc32c
 from inference.package import read_package
 from inference.phantoms import Forms, write_cohort
@@ -108,6 +113,24 @@ def test_a_folder_of_another_training_is_left_as_it_is(
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+def test_weights_are_known_again_by_their_bytes_not_by_their_files_name(run: Path, tmp_path: Path) -> None:
+    from pacs_node.commands.model_train import _check_folder
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(run / FILE, folder)
+    digest = hashlib.sha256(b"first").hexdigest()
+    begun = replace(Run.read(run), weights={"source": "vit.safetensors", "sha256": digest, "tokens": 257})
+    begun.write(folder)
+    weights = tmp_path / "vit.safetensors"
+    _check_folder(folder, begun, str(weights))  # a file that is gone: its name is all there is
+    weights.write_bytes(b"other")
+    with pytest.raises(RunDiffers):
+        _check_folder(folder, begun, str(weights))
+    (tmp_path / "renamed.safetensors").write_bytes(b"first")
+    _check_folder(folder, begun, str(tmp_path / "renamed.safetensors"))
+
+
 def test_refused_rows_stop_a_training_unless_they_are_dropped(cohort: Path, tmp_path: Path) -> None:
     begin = ["model", "train", "--cohort", cohort / "spoilt.csv", "--data", cohort, "--out", tmp_path, "--epochs", "1"]
     result = call(*begin, *QUICK)
@@ -133,6 +156,21 @@ def test_a_file_that_was_missing_is_looked_for_again(cohort: Path, tmp_path: Pat
     result = call(*begin)
     assert result.exit_code == 0, result.output
     assert (out / "refused.csv").read_text() == "row,fault,detail\n"
+
+
+def test_several_workers_do_not_finish_a_reading_that_was_cut_short(
+    run: Path, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards: every worker reading the cohort again, into the same files, at once."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("package", FILE, "refused.csv"))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    two = contextlib.nullcontext(Workers(device=torch.device("cpu"), rank=0, count=2))
+    monkeypatch.setattr("inference.devices.workers_of", lambda _: two)
+    result = call("model", "train", "--cohort", cohort / "cohort.csv", "--data", cohort, "--out", folder, *QUICK)
+    assert result.exit_code == 1
+    assert "call this with --read-only before torchrun" in result.output
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 def test_a_table_without_a_usable_row_is_no_cohort(cohort: Path, tmp_path: Path) -> None:
