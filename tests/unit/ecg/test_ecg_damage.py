@@ -143,16 +143,26 @@ def test_a_line_that_is_interrupted_does_not_take_its_neighbour_s_ink() -> None:
 
 def touching(columns: int, pixels_per_mm: float = 6.0) -> tuple[Run, Run]:
     """Two rows 20 mm apart; an S wave and an R wave of 12 mm towards one another, one run of ink in some columns."""
-    width, above, below, tall = 200, 100.0, 220.0, 72.0
-    upper = np.stack((np.full(width, above - 1), np.full(width, above + 1)))
-    lower = np.stack((np.full(width, below - 1), np.full(width, below + 1)))
+    tall = 72.0
+    upper, lower = level_lines()
     upper[1, 95:105] += tall
     lower[0, 95:105] -= tall
     middle = slice(100 - columns // 2, 100 - columns // 2 + columns)
-    upper[:, middle] = lower[:, middle] = np.array([[above - 1], [below + 1]])
-    paths = np.full(width, int(above)), np.full(width, int(below))
+    upper[:, middle] = lower[:, middle] = np.array([[99.0], [221.0]])
+    return divided(upper, lower, pixels_per_mm)
+
+
+def level_lines() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """First and last row [2, 200] of two level lines, 120 pixels apart."""
+    upper, lower = (np.stack((np.full(200, level - 1), np.full(200, level + 1))) for level in (100.0, 220.0))
+    return upper, lower
+
+
+def divided(upper: NDArray[np.float64], lower: NDArray[np.float64], pixels_per_mm: float = 6.0) -> tuple[Run, Run]:
+    """The two rows' runs after each stroke between them was given to one."""
+    paths = np.full(200, 100), np.full(200, 220)
     one, other = (
-        Run(path=path, on=np.ones(width, np.bool_), ends=ends, whole=ends.copy(), other=ends.copy())
+        Run(path=path, on=np.ones(200, np.bool_), ends=ends, whole=ends.copy(), other=ends.copy())
         for path, ends in zip(paths, (upper, lower), strict=True)
     )
     divide(one, other, pixels_per_mm)
@@ -171,6 +181,22 @@ def test_a_stroke_that_may_be_either_row_s_is_in_doubt() -> None:
     upper, lower = touching(8)
     assert (upper.other != upper.ends).any()
     assert (lower.other != lower.ends).any()
+
+
+@pytest.mark.parametrize(
+    ("fall_mm", "rise_mm", "doubted"),
+    [(0.0, 0.0, True), (0.6, 0.9, True), (0.7, 1.0, True), (0.0, 4.0, False), (4.0, 0.0, False)],
+)
+def test_a_stroke_of_two_columns_is_in_doubt_unless_its_flanks_say_whose_it_is(
+    fall_mm: float, rise_mm: float, doubted: bool
+) -> None:
+    upper, lower = level_lines()
+    upper[1, 98:100] += fall_mm * 6.0
+    lower[0, 98:100] -= rise_mm * 6.0
+    upper[:, 100:102] = lower[:, 100:102] = np.array([[99.0], [221.0]])
+    one, other = divided(upper, lower)
+    assert bool((one.other != one.ends).any()) is doubted
+    assert bool((other.other != other.ends).any()) is doubted
 
 
 @pytest.mark.parametrize(
