@@ -24,7 +24,7 @@ from ecg_ingest.placed_labels import Placement, place_labels
 from ecg_ingest.printed_labels import TELLING_NAMES, PrintedLabel
 from ecg_ingest.raster_columns import Columns, PrintedPulse, erase_words, find_columns, find_pulses
 from ecg_ingest.raster_rows import RowMatch, match_rows
-from ecg_ingest.raster_signals import CellSignal, cell_signals, moved_left, recording_of, row_shifts
+from ecg_ingest.raster_signals import CellSignal, cell_signals, moved_left, recording_of, row_shifts, strokes_in_doubt
 from ecg_ingest.recording import Recording
 from ecg_ingest.rhythm_strips import repeats
 from ecg_ingest.sheet_views import View, Views
@@ -314,7 +314,7 @@ def _read_rows(seen: _Seen, match: RowMatch, page: int) -> _Way:
     findings = _checked_scale(beside)
     cells = cell_signals(own, fit.layout, columns, work)
     strips = [line for number, line in enumerate(lines) if not match.first <= number < match.first + len(own)]
-    recording = recording_of(cells, seconds, findings)
+    recording = recording_of(cells, seconds, (*findings, *strokes_in_doubt(cells)))
     sheet = RasterSheet(
         recording=recording,
         layout=f"{fit.layout.name}+{len(strips)}" if strips else fit.layout.name,

@@ -16,7 +16,7 @@ from ecg_ingest.ink import find_ink
 from ecg_ingest.pen_marks import pen_marks
 from ecg_ingest.raster_columns import Columns, erase_words
 from ecg_ingest.raster_layout import LAYOUTS
-from ecg_ingest.raster_signals import cell_signals, moved_left, row_shifts
+from ecg_ingest.raster_signals import cell_signals, moved_left, row_shifts, strokes_in_doubt
 from ecg_ingest.trace import Line, Row, follow
 from tests.unit.ecg.test_ecg_raster import boxes_hold_their_cells, drawn, likeness
 
@@ -201,8 +201,8 @@ def test_a_stroke_of_two_columns_is_in_doubt_unless_its_flanks_say_whose_it_is(
 
 @pytest.mark.parametrize(
     ("doubt", "leads", "refused"),
-    [(0.0, 1, False), (24.0, 1, True), (8.0, 1, False), (8.0, 3, True)],
-    ids=["no doubt", "much in one lead", "some in one lead", "some in three leads"],
+    [(0.0, 1, False), (24.0, 1, True), (3.0, 1, False), (8.0, 1, False), (8.0, 3, True)],
+    ids=["no doubt", "much in one lead", "little in one lead", "some in one lead", "some in three leads"],
 )
 def test_leads_whose_strokes_may_be_their_neighbours_are_refused(doubt: float, leads: int, refused: bool) -> None:
     layout = next(layout for layout in LAYOUTS if layout.name == "12x1")
@@ -212,7 +212,10 @@ def test_leads_whose_strokes_may_be_their_neighbours_are_refused(doubt: float, l
         lines[row] = replace(lines[row], doubt=np.where(lines[row].bottom - lines[row].top > 10.0, doubt, 0.0))
     columns = Columns(starts=(0.0, 500.0), contradicted=False)
     if not refused:
-        assert set(cell_signals(lines, layout, columns, 6.0)) == set(LEADS)
+        cells = cell_signals(lines, layout, columns, 6.0)
+        assert set(cells) == set(LEADS)
+        told = [(finding.code, finding.lead) for finding in strokes_in_doubt(cells)]
+        assert told == ([("strokes_in_doubt", "V2")] if doubt == 8.0 else [])
         return
     with pytest.raises(EcgRefused) as refusal:
         cell_signals(lines, layout, columns, 6.0)
