@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ecg_ingest import LEADS, EcgRefused, RefusalReason, RenderStyle, read
+from ecg_ingest import LEADS, EcgRefused, RefusalReason, RenderStyle, raster, read
 from ecg_ingest.crossings import Run, divide
+from ecg_ingest.flatten import Paper, read_paper
 from ecg_ingest.folds import without_folds
 from ecg_ingest.ink import find_ink
 from ecg_ingest.pen_marks import pen_marks
-from ecg_ingest.raster_columns import Columns, erase_words
+from ecg_ingest.raster_columns import Columns, PrintedPulse, erase_words, uneven
 from ecg_ingest.raster_layout import LAYOUTS
 from ecg_ingest.raster_signals import cell_signals, moved_left, row_shifts, strokes_in_doubt
 from ecg_ingest.trace import Line, Row, follow
@@ -262,3 +263,27 @@ def test_paper_whose_labels_do_not_stand_where_its_grid_says_is_refused_as_warpe
     with pytest.raises(EcgRefused) as refused:
         read(bytes(data), style=STYLE)
     assert refused.value.reason is RefusalReason.WARPED
+
+
+@pytest.mark.parametrize(
+    ("widths_mm", "proved"), [((), False), ((float("nan"),), False), ((5.2, 4.9), True), ((5.9, 5.8), False)]
+)
+def test_a_single_column_on_doubtful_paper_is_uneven_unless_a_pulse_is_as_wide_as_it_should_be(
+    widths_mm: tuple[float, ...], proved: bool
+) -> None:
+    pulses = [PrintedPulse(width_mm=width, height_mm=10.0, left=10, right=40) for width in widths_mm]
+    columns = Columns(starts=(50.0, 1550.0), contradicted=False)
+    assert uneven([60.0], columns, pulses, 6.0) is not proved
+
+
+def test_paper_whose_grid_seems_bent_and_that_is_taken_for_flat_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def misled(picture: NDArray[np.uint8], *, as_it_lies: bool = False) -> Paper:
+        if not as_it_lies:
+            raise EcgRefused(RefusalReason.WARPED, "bent", "")
+        return read_paper(picture, as_it_lies=True)
+
+    sheet = drawn(rhythm=(), pixels_per_mm=SMALL)
+    codes = [{finding.code for finding in raster.read_raster(sheet.rgb).recording.findings}]
+    monkeypatch.setattr(raster, "read_paper", misled)
+    codes.append({finding.code for finding in raster.read_raster(sheet.rgb).recording.findings})
+    assert ["paper_taken_for_flat" in some for some in codes] == [False, True]
