@@ -53,6 +53,14 @@ def test_a_place_where_nothing_is_seen_proves_no_order() -> None:
     assert not in_order(SIX_BY_TWO, READ, looks)
 
 
+def test_a_place_looked_at_for_its_own_name_only_proves_no_order() -> None:
+    looks = {cell: look(name) for cell, name in FAINT.items()}
+    likeness = {"aVR": 0.5, "-aVR": 0.45}
+    rows = tuple(("aVR", *names[1:]) if row == 5 else names for row, names in enumerate(SIX_BY_TWO.rows))
+    looks[5, 0] = Look(likeness=likeness, centre=dict.fromkeys(likeness, (0.0, 0.0)))
+    assert not in_order(replace(SIX_BY_TWO, rows=rows), READ, looks)
+
+
 def test_faint_names_alone_prove_no_order() -> None:
     everything = {cell: look(name) for cell, name in FAINT.items()}
     everything |= {(3, 0): look("aVR"), (1, 1): look("V2")}
