@@ -9,7 +9,7 @@ import pytest
 
 from ecg_ingest.faint_names import in_order
 from ecg_ingest.formation import in_formation
-from ecg_ingest.printed_labels import Look, PrintedLabel
+from ecg_ingest.printed_labels import Look, PrintedLabel, grain
 from ecg_ingest.raster_columns import find_pulses
 from ecg_ingest.raster_layout import LAYOUTS
 from ecg_ingest.trace import Line, Row
@@ -133,3 +133,9 @@ def test_what_stands_higher_than_any_calibration_pulse_is_none(height_mm: float,
     bottom[[40, 64]] = 301.0
     line = Line(top=top, bottom=bottom, thickness=2.0)
     assert len(find_pulses(line, PIXELS_PER_MM, PIXELS_PER_MM)) == pulses
+
+
+def test_a_whole_sheet_s_noise_is_always_the_same_and_not_kept() -> None:
+    one, other = grain((300, 400)), grain((300, 400))
+    assert one is not other
+    np.testing.assert_array_equal(one, other)
