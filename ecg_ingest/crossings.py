@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 BASE_MM = 8.0  # over which the level line around a stroke is taken
 _FLANK_MM = 2.5  # beside a stroke that reaches from row to row
 _TOGETHER_MM = 1.0  # that two rows' paths may run along one line: they cross
-_DOUBT_MM = 1.0  # that both rows' waves go towards one another beside a stroke: it may be either's
+_DOUBT_MM = 1.0  # that both rows' waves, or neither's, go towards one another beside a stroke: it may be either's
 _TOUCH_MM = 1.0  # that two rows' waves may run into one another, each known on either side
 _OWN_MM = 1.5  # of a flank, before it counts as a wave of its own
 _STROKE_MM = 3.0  # ink taller than this is a stroke, not a level line
@@ -56,7 +56,8 @@ def divide(upper: Run, lower: Run, pixels_per_mm: float) -> None:
 
     Beside a stroke its flanks begin at its own row and do not yet reach the other. The row that a
     stroke merely crosses keeps its level line. Where both rows' waves run towards one another each keeps its own, if
-    they merely touch; if not, the stroke is given to the longer and in doubt.
+    they merely touch; if not, the stroke is given to the longer and in doubt. So is one beside which no row's
+    wave begins, or both go equally far.
     """
     above, below = upper.base(pixels_per_mm), lower.base(pixels_per_mm)
     pen = np.median((upper.end - upper.start)[upper.on]) / 2.0 if upper.on.any() else 1.0
@@ -73,6 +74,7 @@ def divide(upper: Run, lower: Run, pixels_per_mm: float) -> None:
         own_fall = max((lower.end[c] - below[c] for c in beside if lower.on[c]), default=0.0)
         own = own_rise > _OWN_MM * pixels_per_mm, own_fall > _OWN_MM * pixels_per_mm
         both = min(rises, falls) > _DOUBT_MM * pixels_per_mm
+        neither = max(rises, falls) < _DOUBT_MM * pixels_per_mm or abs(rises - falls) < 2.0 * pen
         apart = float(np.median(below[left:right] - above[left:right]))
         sides = [max(0, left - 1), min(right, shared.size - 1)]
         known = (upper.whole[:, sides] != lower.whole[:, sides]).any(axis=0).all()
@@ -83,7 +85,7 @@ def divide(upper: Run, lower: Run, pixels_per_mm: float) -> None:
         lower_s = rises >= falls  # the lower row's wave reaches up to the upper row, or through it
         ends = [array[:, left:right] for array in (upper.ends, lower.ends, upper.other, lower.other)]
         _give(ends[0], ends[1], levels, own, to_lower=lower_s)
-        _give(ends[2], ends[3], levels, own, to_lower=lower_s != both)
+        _give(ends[2], ends[3], levels, own, to_lower=lower_s != (both or neither))
     # A line that runs through a row's level, on ink on which that row's own line does not run, may have left its own.
     through = (upper.whole != lower.whole).any(axis=0)
     lower.other[0] = np.where(through & lower.on, np.maximum(lower.other[0], above - pen), lower.other[0])

@@ -49,9 +49,10 @@ def in_order(layout: Layout, read: Set[Cell], looks: Mapping[Cell, Look]) -> boo
     ahead = {}
     for cell, name in unread.items():
         own = likeness[cell].get(_plain(name), 0.0)
-        if own < _FAINT:
+        others = [value for other, value in likeness[cell].items() if other != _plain(name)]
+        if own < _FAINT or not others:
             return False
-        ahead[cell] = own - max(value for other, value in likeness[cell].items() if other != _plain(name))
+        ahead[cell] = own - max(others)
     chest = [lead for cell, lead in ahead.items() if unread[cell].startswith("V")]
     if min(ahead.values()) < -_FAINT_LIMB_LEAD or min(chest, default=0.0) < -_FAINT_LEAD:
         return False

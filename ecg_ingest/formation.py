@@ -32,7 +32,10 @@ def in_formation(
     pixels_per_mm: float,
     column_seconds: Mapping[str, Sequence[float]],
 ) -> list[PrintedLabel]:
-    """The names of the one formation that most agree on, none of them sure; nothing where two are as good.
+    """The names of the formation that most agree on, none of them sure.
+
+    Nothing where another layout, column width or first row has one as good. Of one layout on the same rows the
+    heaviest is taken, however near the next one is: each label there still has to fit its place.
 
     Parameters
     ----------

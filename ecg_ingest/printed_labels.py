@@ -327,7 +327,7 @@ def look_again(
             window = dark[top:bottom, left:right]
             if window.shape[0] < shape.shape[0] or window.shape[1] < shape.shape[1]:
                 continue
-            window = window + grain(window.shape)
+            window = window + _small_grain(window.shape)
             scores = cv2.matchTemplate(window.astype(np.float32), shape.astype(np.float32), cv2.TM_CCOEFF_NORMED)
             _, score, _, (x, y) = cv2.minMaxLoc(scores)
             if word.name[0] == "V" and score > likeness.get(word.name, -1.0):
@@ -338,10 +338,12 @@ def look_again(
     return Look(likeness=likeness, centre=at) if len(likeness) > 1 else None
 
 
-@functools.lru_cache(maxsize=64)
 def grain(shape: tuple[int, int]) -> NDArray[np.float32]:
     """A little noise, always the same: perfectly blank paper correlates with everything."""
     return np.random.default_rng(1).normal(0.0, _GRAIN, shape).astype(np.float32)
+
+
+_small_grain = functools.lru_cache(maxsize=64)(grain)  # of windows about a label; whole sheets' would take 300 MB
 
 
 def _crop(ink: Ink, left: float, top: float, right: float, bottom: float) -> NDArray[np.float32]:

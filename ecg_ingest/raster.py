@@ -7,7 +7,7 @@ lead's place must be proved by labels, by one line a row and by the limb leads' 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -22,9 +22,9 @@ from ecg_ingest.lead_images import LEADS, EcgRefused, LeadBox, QualityFinding, R
 from ecg_ingest.paper_scale import PULSE_SECONDS, STANDARD_MM_PER_MILLIVOLT, STANDARD_MM_PER_SECOND
 from ecg_ingest.placed_labels import Placement, place_labels
 from ecg_ingest.printed_labels import TELLING_NAMES, PrintedLabel
-from ecg_ingest.raster_columns import Columns, PrintedPulse, erase_words, find_columns, find_pulses
+from ecg_ingest.raster_columns import Columns, PrintedPulse, erase_words, find_columns, find_pulses, uneven
 from ecg_ingest.raster_rows import RowMatch, match_rows
-from ecg_ingest.raster_signals import CellSignal, cell_signals, moved_left, recording_of, row_shifts
+from ecg_ingest.raster_signals import CellSignal, cell_signals, moved_left, recording_of, row_shifts, strokes_in_doubt
 from ecg_ingest.recording import Recording
 from ecg_ingest.rhythm_strips import repeats
 from ecg_ingest.sheet_views import View, Views
@@ -40,7 +40,6 @@ _SEARCHED = 3  # turns, and half as many readings of the grid, in which labels u
 _COLUMN_SECONDS = {"3x4": (2.5,), "4x3": (2.5, 10.0 / 3.0), "6x2": (2.5, 5.0), "12x1": (10.0,)}
 _COLUMN_TOLERANCE = 0.09  # labels do not stand exactly as far apart as their columns begin
 _HEIGHT_TOLERANCE, _WIDTH_TOLERANCE = 0.2, 0.38  # of a pulse: other gains and speeds are twice or half
-_LABELS_EVEN_MM, _FIRST_LABEL_MM = 2.0, 5.5  # between labels' distances from their columns' beginnings, if in doubt
 _LINE_SECONDS = 10.0  # of a line over a whole sheet
 _BESIDE_MM, _BESIDE_ROW = 8.0, 0.2  # how far a strip's name may stand from its place, the latter of rows' distance
 
@@ -88,16 +87,22 @@ def read_raster(picture: NDArray[np.uint8], page: int = 0) -> RasterSheet:
         raise EcgRefused(
             RefusalReason.TOO_SMALL, f"{width} x {height} pixels", "scan the sheet at 150 dots an inch or more"
         )
-    paper = read_paper(picture)
     try:
-        return _read_paper(paper, page)
+        return _read_paper(read_paper(picture), page)
     except EcgRefused as refusal:
         if refusal.reason is not RefusalReason.WARPED:
             raise
         try:  # paper that lies flat, and a grid too faint to say so
-            return _read_paper(read_paper(picture, as_it_lies=True), page)
+            sheet = _read_paper(read_paper(picture, as_it_lies=True), page)
         except EcgRefused:
             raise refusal from None
+    recording = replace(sheet.recording, findings=(*sheet.recording.findings, _TAKEN_FOR_FLAT))
+    return replace(sheet, recording=recording)
+
+
+_TAKEN_FOR_FLAT = QualityFinding(
+    code="paper_taken_for_flat", lead="", detail="the grid seems bent; labels and columns stand as on flat paper"
+)
 
 
 def _read_paper(paper: Paper, page: int) -> RasterSheet:
@@ -299,22 +304,22 @@ def _read_rows(seen: _Seen, match: RowMatch, page: int) -> _Way:
     width = seconds * STANDARD_MM_PER_SECOND * work
     lefts = [_label_left(seen, column) for column in range(fit.layout.columns)]
     columns = find_columns(own, pulses[match.first : match.first + len(own)], lefts, width, work, work)
-    if flat.doubtful and (columns.contradicted or _labels_uneven(lefts, columns, work)):
-        raise EcgRefused(
-            RefusalReason.WARPED,
-            "columns or their labels do not stand where the grid, laid flat, says that they do",
-            "scan the sheet, or photograph it flat and from straight above",
-        )
     beside = [
         pulse
         for row in pulses
         for pulse in row
         if pulse.right <= columns.starts[0] + 1.5 * work or pulse.left >= columns.starts[-1] - 1.5 * work
     ]
+    if flat.doubtful and (columns.contradicted or uneven(lefts, columns, beside, work)):
+        raise EcgRefused(
+            RefusalReason.WARPED,
+            "columns or their labels do not stand where the grid, laid flat, says that they do",
+            "scan the sheet, or photograph it flat and from straight above",
+        )
     findings = _checked_scale(beside)
     cells = cell_signals(own, fit.layout, columns, work)
     strips = [line for number, line in enumerate(lines) if not match.first <= number < match.first + len(own)]
-    recording = recording_of(cells, seconds, findings)
+    recording = recording_of(cells, seconds, (*findings, *strokes_in_doubt(cells)))
     sheet = RasterSheet(
         recording=recording,
         layout=f"{fit.layout.name}+{len(strips)}" if strips else fit.layout.name,
@@ -349,15 +354,6 @@ def _name_beside(seen: _Seen, strip: Line, drop: float) -> str | None:
         and abs(label.centre[1] - down) < _BESIDE_ROW * fit.row_pixels
     ]
     return max(near, key=lambda label: label.likeness).lead.lstrip("-") if near else None
-
-
-def _labels_uneven(lefts: Sequence[float], columns: Columns, pixels_per_mm: float) -> bool:
-    """Whether labels stand nearer to one column's beginning than to another's; the first's may clear a pulse."""
-    apart = np.array([left - start for left, start in zip(lefts, columns.starts[:-1], strict=True)]) / pixels_per_mm
-    if apart.size < 2:
-        return False
-    inner = apart[1:]
-    return bool(np.ptp(inner) > _LABELS_EVEN_MM or abs(apart[0] - np.median(inner)) > _FIRST_LABEL_MM)
 
 
 def _without_letters(seen: _Seen) -> NDArray[np.bool_]:

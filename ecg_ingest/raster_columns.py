@@ -12,8 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ecg_ingest.paper_scale import PULSE_SECONDS, STANDARD_MM_PER_SECOND
 from ecg_ingest.trace import Line
 
+_LABELS_EVEN_MM, _FIRST_LABEL_MM = 2.0, 5.5  # between labels' distances from their columns' beginnings, if in doubt
+_PULSE_EVEN = 0.12  # of a pulse's width, that proves a millimetre where the grid is in doubt
 _SEARCH_BEFORE_MM, _SEARCH_AFTER_MM = 36.0, 8.0  # of a column's beginning, about its label's left edge
 _JUMP_MM = 1.2  # a jump counts up to this
 _JUMP_WIDTH_MM = 1.0
@@ -335,3 +338,17 @@ def erase_words(
         closed = cv2.morphologyEx(cleared[around].astype(np.uint8), cv2.MORPH_CLOSE, bridge) > 0
         cleared[around] |= closed & mask[around]
     return cleared
+
+
+def uneven(lefts: Sequence[float], columns: Columns, pulses: Sequence[PrintedPulse], pixels_per_mm: float) -> bool:
+    """Whether labels stand nearer to one column's beginning than to another's; the first's may clear a pulse.
+
+    Labels of a single column say nothing of time: there only the width of a pulse does. A strip is as bent as its row.
+    """
+    apart = np.array([left - start for left, start in zip(lefts, columns.starts[:-1], strict=True)]) / pixels_per_mm
+    if apart.size < 2:
+        widths = [pulse.width_mm for pulse in pulses if np.isfinite(pulse.width_mm)]
+        usual = PULSE_SECONDS * STANDARD_MM_PER_SECOND
+        return not widths or abs(float(np.median(widths)) / usual - 1.0) > _PULSE_EVEN
+    inner = apart[1:]
+    return bool(np.ptp(inner) > _LABELS_EVEN_MM or abs(apart[0] - np.median(inner)) > _FIRST_LABEL_MM)

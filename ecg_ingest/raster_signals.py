@@ -30,6 +30,7 @@ _BEATS_ALIKE = 0.25
 _EDGE_MM = 1.0  # within this of a column's edge a stroke may be a separator
 _STROKE_MM = 3.0
 _MOST_SHARED = 0.12  # of two leads' columns that may lie on one another
+_TOLD_DOUBT = 0.05  # of a lead's energy, from which on a finding says so
 _MOST_DOUBT = 0.35  # of a lead's energy: what its neighbours' strokes would change, were they its
 _MOST_DOUBT_OF_ALL = 0.6  # of the leads' summed up: one crossing spoils the lines of two and more
 
@@ -43,6 +44,7 @@ class CellSignal:
     samples_mv: NDArray[np.float64]  # [seconds * SAMPLING_HZ], NaN where the sheet shows nothing
     first: float  # pixels from the column's beginning to the line's
     last: float
+    doubt: float = 0.0  # of its energy, what strokes that may be a neighbour's would change
 
 
 def row_shifts(lines: Sequence[Line], pixels_per_mm: float) -> NDArray[np.float64]:
@@ -184,10 +186,11 @@ def cell_signals(
                     f"lead {name.lstrip('-')} can be followed over {np.isfinite(samples).mean():.0%} of its place",
                     "scan the complete sheet",
                 )
-            doubts[name.lstrip("-")] = _doubt(lines[row].part(left, right), pixels_per_mm)
+            doubt = doubts[name.lstrip("-")] = _doubt(lines[row].part(left, right), pixels_per_mm)
             inverted = name == MINUS_AVR
+            samples = -samples if inverted else samples
             cells["aVR" if inverted else name] = CellSignal(
-                row=row, column=column, samples_mv=-samples if inverted else samples, first=first, last=last
+                row=row, column=column, samples_mv=samples, first=first, last=last, doubt=doubt
             )
     _refuse_shared(lines, layout, columns)
     _refuse_doubtful(doubts)
@@ -202,6 +205,19 @@ def _doubt(line: Line, pixels_per_mm: float) -> float:
     known = np.isfinite(values)
     away = values[known] - np.median(values[known])
     return float(np.sum(line.doubt[known] ** 2)) / max(float(np.sum(away**2)), 1e-9)
+
+
+def strokes_in_doubt(cells: dict[str, CellSignal]) -> tuple[QualityFinding, ...]:
+    """Of which leads strokes may be a neighbour's, though too few to refuse the sheet."""
+    return tuple(
+        QualityFinding(
+            code="strokes_in_doubt",
+            lead=lead,
+            detail=f"strokes that may be a neighbouring row's make up to {cells[lead].doubt:.0%} of its energy",
+        )
+        for lead in LEADS
+        if lead in cells and cells[lead].doubt > _TOLD_DOUBT
+    )
 
 
 def _refuse_doubtful(doubts: dict[str, float]) -> None:

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ecg_ingest import LEADS, EcgRefused, RefusalReason, RenderStyle, read
+from ecg_ingest import LEADS, EcgRefused, RefusalReason, RenderStyle, raster, read
 from ecg_ingest.crossings import Run, divide
+from ecg_ingest.flatten import Paper, read_paper
 from ecg_ingest.folds import without_folds
 from ecg_ingest.ink import find_ink
 from ecg_ingest.pen_marks import pen_marks
-from ecg_ingest.raster_columns import Columns, erase_words
+from ecg_ingest.raster_columns import Columns, PrintedPulse, erase_words, uneven
 from ecg_ingest.raster_layout import LAYOUTS
-from ecg_ingest.raster_signals import cell_signals, moved_left, row_shifts
+from ecg_ingest.raster_signals import cell_signals, moved_left, row_shifts, strokes_in_doubt
 from ecg_ingest.trace import Line, Row, follow
 from tests.unit.ecg.test_ecg_raster import boxes_hold_their_cells, drawn, likeness
 
@@ -143,16 +144,26 @@ def test_a_line_that_is_interrupted_does_not_take_its_neighbour_s_ink() -> None:
 
 def touching(columns: int, pixels_per_mm: float = 6.0) -> tuple[Run, Run]:
     """Two rows 20 mm apart; an S wave and an R wave of 12 mm towards one another, one run of ink in some columns."""
-    width, above, below, tall = 200, 100.0, 220.0, 72.0
-    upper = np.stack((np.full(width, above - 1), np.full(width, above + 1)))
-    lower = np.stack((np.full(width, below - 1), np.full(width, below + 1)))
+    tall = 72.0
+    upper, lower = level_lines()
     upper[1, 95:105] += tall
     lower[0, 95:105] -= tall
     middle = slice(100 - columns // 2, 100 - columns // 2 + columns)
-    upper[:, middle] = lower[:, middle] = np.array([[above - 1], [below + 1]])
-    paths = np.full(width, int(above)), np.full(width, int(below))
+    upper[:, middle] = lower[:, middle] = np.array([[99.0], [221.0]])
+    return divided(upper, lower, pixels_per_mm)
+
+
+def level_lines() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """First and last row [2, 200] of two level lines, 120 pixels apart."""
+    upper, lower = (np.stack((np.full(200, level - 1), np.full(200, level + 1))) for level in (100.0, 220.0))
+    return upper, lower
+
+
+def divided(upper: NDArray[np.float64], lower: NDArray[np.float64], pixels_per_mm: float = 6.0) -> tuple[Run, Run]:
+    """The two rows' runs after each stroke between them was given to one."""
+    paths = np.full(200, 100), np.full(200, 220)
     one, other = (
-        Run(path=path, on=np.ones(width, np.bool_), ends=ends, whole=ends.copy(), other=ends.copy())
+        Run(path=path, on=np.ones(200, np.bool_), ends=ends, whole=ends.copy(), other=ends.copy())
         for path, ends in zip(paths, (upper, lower), strict=True)
     )
     divide(one, other, pixels_per_mm)
@@ -174,9 +185,25 @@ def test_a_stroke_that_may_be_either_row_s_is_in_doubt() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fall_mm", "rise_mm", "doubted"),
+    [(0.0, 0.0, True), (0.6, 0.9, True), (0.7, 1.0, True), (0.0, 4.0, False), (4.0, 0.0, False)],
+)
+def test_a_stroke_of_two_columns_is_in_doubt_unless_its_flanks_say_whose_it_is(
+    fall_mm: float, rise_mm: float, doubted: bool
+) -> None:
+    upper, lower = level_lines()
+    upper[1, 98:100] += fall_mm * 6.0
+    lower[0, 98:100] -= rise_mm * 6.0
+    upper[:, 100:102] = lower[:, 100:102] = np.array([[99.0], [221.0]])
+    one, other = divided(upper, lower)
+    assert bool((one.other != one.ends).any()) is doubted
+    assert bool((other.other != other.ends).any()) is doubted
+
+
+@pytest.mark.parametrize(
     ("doubt", "leads", "refused"),
-    [(0.0, 1, False), (24.0, 1, True), (8.0, 1, False), (8.0, 3, True)],
-    ids=["no doubt", "much in one lead", "some in one lead", "some in three leads"],
+    [(0.0, 1, False), (24.0, 1, True), (3.0, 1, False), (8.0, 1, False), (8.0, 3, True)],
+    ids=["no doubt", "much in one lead", "little in one lead", "some in one lead", "some in three leads"],
 )
 def test_leads_whose_strokes_may_be_their_neighbours_are_refused(doubt: float, leads: int, refused: bool) -> None:
     layout = next(layout for layout in LAYOUTS if layout.name == "12x1")
@@ -186,7 +213,10 @@ def test_leads_whose_strokes_may_be_their_neighbours_are_refused(doubt: float, l
         lines[row] = replace(lines[row], doubt=np.where(lines[row].bottom - lines[row].top > 10.0, doubt, 0.0))
     columns = Columns(starts=(0.0, 500.0), contradicted=False)
     if not refused:
-        assert set(cell_signals(lines, layout, columns, 6.0)) == set(LEADS)
+        cells = cell_signals(lines, layout, columns, 6.0)
+        assert set(cells) == set(LEADS)
+        told = [(finding.code, finding.lead) for finding in strokes_in_doubt(cells)]
+        assert told == ([("strokes_in_doubt", "V2")] if doubt == 8.0 else [])
         return
     with pytest.raises(EcgRefused) as refusal:
         cell_signals(lines, layout, columns, 6.0)
@@ -233,3 +263,27 @@ def test_paper_whose_labels_do_not_stand_where_its_grid_says_is_refused_as_warpe
     with pytest.raises(EcgRefused) as refused:
         read(bytes(data), style=STYLE)
     assert refused.value.reason is RefusalReason.WARPED
+
+
+@pytest.mark.parametrize(
+    ("widths_mm", "proved"), [((), False), ((float("nan"),), False), ((5.2, 4.9), True), ((5.9, 5.8), False)]
+)
+def test_a_single_column_on_doubtful_paper_is_uneven_unless_a_pulse_is_as_wide_as_it_should_be(
+    widths_mm: tuple[float, ...], proved: bool
+) -> None:
+    pulses = [PrintedPulse(width_mm=width, height_mm=10.0, left=10, right=40) for width in widths_mm]
+    columns = Columns(starts=(50.0, 1550.0), contradicted=False)
+    assert uneven([60.0], columns, pulses, 6.0) is not proved
+
+
+def test_paper_whose_grid_seems_bent_and_that_is_taken_for_flat_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def misled(picture: NDArray[np.uint8], *, as_it_lies: bool = False) -> Paper:
+        if not as_it_lies:
+            raise EcgRefused(RefusalReason.WARPED, "bent", "")
+        return read_paper(picture, as_it_lies=True)
+
+    sheet = drawn(rhythm=(), pixels_per_mm=SMALL)
+    codes = [{finding.code for finding in raster.read_raster(sheet.rgb).recording.findings}]
+    monkeypatch.setattr(raster, "read_paper", misled)
+    codes.append({finding.code for finding in raster.read_raster(sheet.rgb).recording.findings})
+    assert ["paper_taken_for_flat" in some for some in codes] == [False, True]

@@ -9,7 +9,7 @@ import pytest
 
 from ecg_ingest.faint_names import in_order
 from ecg_ingest.formation import in_formation
-from ecg_ingest.printed_labels import Look, PrintedLabel
+from ecg_ingest.printed_labels import Look, PrintedLabel, grain
 from ecg_ingest.raster_columns import find_pulses
 from ecg_ingest.raster_layout import LAYOUTS
 from ecg_ingest.trace import Line, Row
@@ -51,6 +51,14 @@ def test_a_place_where_nothing_is_seen_proves_no_order() -> None:
     assert not in_order(SIX_BY_TWO, READ, looks | {(4, 1): look("V5", likeness=0.2)})
     del looks[4, 1]
     assert not in_order(SIX_BY_TWO, READ, looks)
+
+
+def test_a_place_looked_at_for_its_own_name_only_proves_no_order() -> None:
+    looks = {cell: look(name) for cell, name in FAINT.items()}
+    likeness = {"aVR": 0.5, "-aVR": 0.45}
+    rows = tuple(("aVR", *names[1:]) if row == 5 else names for row, names in enumerate(SIX_BY_TWO.rows))
+    looks[5, 0] = Look(likeness=likeness, centre=dict.fromkeys(likeness, (0.0, 0.0)))
+    assert not in_order(replace(SIX_BY_TWO, rows=rows), READ, looks)
 
 
 def test_faint_names_alone_prove_no_order() -> None:
@@ -125,3 +133,9 @@ def test_what_stands_higher_than_any_calibration_pulse_is_none(height_mm: float,
     bottom[[40, 64]] = 301.0
     line = Line(top=top, bottom=bottom, thickness=2.0)
     assert len(find_pulses(line, PIXELS_PER_MM, PIXELS_PER_MM)) == pulses
+
+
+def test_a_whole_sheet_s_noise_is_always_the_same_and_not_kept() -> None:
+    one, other = grain((300, 400)), grain((300, 400))
+    assert one is not other
+    np.testing.assert_array_equal(one, other)
