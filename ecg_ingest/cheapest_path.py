@@ -42,15 +42,14 @@ def cheapest_paths(
     history = np.empty((width, layers, height), dtype=np.float32)
     history[0] = missing[0]
     # min over y' of total[y'] + |measure[y] - measure[y']|: once down the column, once up it
-    started = np.empty((2, layers, height), dtype=np.float32)
-    reached = np.empty_like(started)
-    down, up = started[0], started[1, :, ::-1]
-    fallen, risen = reached[0], reached[1, :, ::-1]
+    fallen, risen = np.empty((2, layers, height), dtype=np.float32)
+    upwards = risen[:, ::-1]
     for column in range(1, width):
-        measure, total = measures[column], history[column]
-        np.subtract(history[column - 1], measure, out=down)
-        np.add(history[column - 1], measure, out=up)
-        np.minimum.accumulate(started, axis=2, out=reached)
+        measure, before, total = measures[column], history[column - 1], history[column]
+        np.subtract(before, measure, out=fallen)
+        np.add(before, measure, out=risen)
+        np.minimum.accumulate(fallen, axis=1, out=fallen)
+        np.minimum.accumulate(upwards, axis=1, out=upwards)
         fallen += measure
         risen -= measure
         np.minimum(fallen, risen, out=total)

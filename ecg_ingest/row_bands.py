@@ -44,6 +44,7 @@ def band_costs(
     bands: Sequence[tuple[int, int]],
     wanted: Sequence[int],
     pixels_per_mm: float,
+    pooled: int = 1,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """What each pixel of the wanted rows' bands costs to pass and to climb, both [width, wanted, tallest band].
 
@@ -59,13 +60,15 @@ def band_costs(
         Numbers of the rows: all of a tall sheet's at once take hundreds of megabytes.
     pixels_per_mm : float
         Of the ink.
+    pooled : int
+        How many pixels of a sheet each pixel of the ink is tall: to climb it costs as much more.
     """
     width = upright.shape[0]
     tallest = max(bands[number][1] - bands[number][0] for number in wanted)
-    inked = np.cumsum(upright, axis=1, dtype=np.int32)
-    costs = np.full((width, len(wanted), tallest), _OUTSIDE_COST, dtype=np.float32)
-    climbs = np.empty((width, len(wanted), tallest), dtype=np.float32)
-    climbs[:] = _CLIMB_OFF_INK * np.arange(tallest, dtype=np.float32)
+    off_ink, on_ink = np.float32(_CLIMB_OFF_INK * pooled), np.float32(_CLIMB_ON_INK * pooled)
+    costs = np.empty((width, len(wanted), tallest), dtype=np.float32)
+    climbs = np.empty_like(costs)
+    climb = np.cumsum(np.where(upright, on_ink, off_ink), axis=1, dtype=np.float32)
     pitch, near = _pitch(rows), _OTHERS_MM * pixels_per_mm
     farthest = _farthest(rows, pixels_per_mm)
     for layer, number in enumerate(wanted):
@@ -84,14 +87,16 @@ def band_costs(
         own = rows[number] - top
         _dearer(steps, np.zeros(width), np.ceil(own - farthest), 1.0)
         _dearer(steps, np.floor(own + farthest) + 1.0, np.full(width, float(tall)), 1.0)
-        cost = np.cumsum(steps[:, :tall], axis=1)
-        cost += 1.0
-        cost -= upright[:, top:bottom]
+        steps[:, 0] += 1.0
+        cost = costs[:, layer]
+        np.cumsum(steps[:, :tall], axis=1, out=cost[:, :tall])
+        cost[:, :tall] -= upright[:, top:bottom]
         if pitch > 0.0:
             astray = np.abs(np.arange(top, bottom) - np.median(rows[number])) / pitch - ASTRAY_PITCHES
-            cost += (_ASTRAY_COST * np.maximum(astray, 0.0)).astype(np.float32)
-        costs[:, layer, :tall] = cost
-        climbs[:, layer, :tall] -= np.float32(_CLIMB_OFF_INK - _CLIMB_ON_INK) * inked[:, top:bottom]
+            cost[:, :tall] += (_ASTRAY_COST * np.maximum(astray, 0.0)).astype(np.float32)
+        cost[:, tall:] = _OUTSIDE_COST
+        climbs[:, layer, :tall] = climb[:, top:bottom]
+        climbs[:, layer, tall:] = climb[:, bottom - 1 : bottom]
     return costs, climbs
 
 

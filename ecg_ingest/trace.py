@@ -29,7 +29,8 @@ _STROKE_MM, _STROKE_COST = 3.0, 0.15  # an upright stroke may be another row's: 
 _STROKE_LEAST = 0.9  # of the thickness, from the line's middle at its highest to that at its lowest
 _FAR_PITCHES, _FAR_MM = 0.75, 12.0  # from every row: ink that is no trace
 _PEN_STEPS = 7  # places across a pen
-_ROWS_AT_ONCE = 3  # that are followed: memory grows with each
+_ROWS_AT_ONCE = 6  # that are followed: memory grows with each
+_TOGETHER = 2  # pixels of a column, when ways are sought: a pen is as wide
 _TALL_RUN = 1.9  # of the line's thickness: a stroke, not a level line
 
 
@@ -208,19 +209,12 @@ class Line:
 
 def follow(rows: list[Row], mask: NDArray[np.bool_], darkness: NDArray[np.float32], pixels_per_mm: float) -> list[Line]:
     """Every row's line in full resolution, each kept from running along another's."""
-    height, width = mask.shape
-    columns = np.arange(width)
+    columns = np.arange(mask.shape[1])
     filled = _guides([_filled(row.heights) for row in rows])
     mask = _near_rows(mask, filled, pixels_per_mm)
     upright = np.ascontiguousarray(mask.T)
-    bands = row_bands(filled, height, pixels_per_mm)
-    paths: list[NDArray[np.int64]] = []
-    for first in range(0, len(rows), _ROWS_AT_ONCE):
-        some = range(first, min(first + _ROWS_AT_ONCE, len(rows)))
-        paths.extend(cheapest_paths(*band_costs(upright, filled, bands, some, pixels_per_mm))[0])
     runs = []
-    for number, (top, _) in enumerate(bands):
-        path = np.clip(paths[number] + top, 0, height - 1)
+    for path in _paths(upright, filled, pixels_per_mm):
         on = upright[columns, path]
         start = _run_end(upright, path, on, -1)
         end = _run_end(upright, path, on, 1)
@@ -257,18 +251,53 @@ def _guides(filled: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
     return [np.clip(heights, level - reach, level + reach) for heights, level in zip(filled, usual, strict=True)]
 
 
+def _paths(
+    upright: NDArray[np.bool_], rows: list[NDArray[np.float64]], pixels_per_mm: float
+) -> list[NDArray[np.int64]]:
+    """Each row's way through the ink, a pixel a column, sought with some pixels of a column taken as one."""
+    some, last = _TOGETHER, upright.shape[1] - 1
+    pooled = upright[:, ::some].copy()
+    for step in range(1, some):
+        beside = upright[:, step::some]
+        pooled[:, : beside.shape[1]] |= beside
+    rough = [(own + 0.5) / some - 0.5 for own in rows]
+    bands = row_bands(rough, pooled.shape[1], pixels_per_mm / some)
+    columns = np.arange(upright.shape[0])
+    paths: list[NDArray[np.int64]] = []
+    for first in range(0, len(rows), _ROWS_AT_ONCE):
+        wanted = range(first, min(first + _ROWS_AT_ONCE, len(rows)))
+        found, _ = cheapest_paths(*band_costs(pooled, rough, bands, wanted, pixels_per_mm / some, some))
+        for number, path in zip(wanted, found, strict=True):
+            top = np.clip(path + bands[number][0], 0, pooled.shape[1] - 1) * some
+            inked = np.stack([upright[columns, np.minimum(top + step, last)] for step in range(some)])
+            paths.append(np.minimum(top + inked.argmax(axis=0), last))
+    return paths
+
+
 def _near_rows(mask: NDArray[np.bool_], rows: list[NDArray[np.float64]], pixels_per_mm: float) -> NDArray[np.bool_]:
     """The ink without what lies far from every row: headers and footers, which a line would climb to over a gap."""
-    count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     # Rows' usual heights: beside its end a row's rough way may itself have climbed to the header.
-    at = np.median(np.stack(rows), axis=1)[:, None]
-    pitch = float(np.median(np.diff(at[:, 0]))) if len(rows) > 1 else 0.0
-    far = max(_FAR_PITCHES * pitch, _FAR_MM * pixels_per_mm)
-    top, bottom = stats[:, 1][None, :], (stats[:, 1] + stats[:, 3])[None, :]
-    away = np.maximum(np.maximum(at - bottom, top - at), 0).min(axis=0)
-    keep = away <= far
-    keep[0] = False
-    kept: NDArray[np.bool_] = keep[numbers] if count > 1 else mask
+    at = np.median(np.stack(rows), axis=1)
+    pitch = float(np.median(np.diff(at))) if len(rows) > 1 else 0.0
+    reach = max(_FAR_PITCHES * pitch, _FAR_MM * pixels_per_mm)
+    down = np.arange(mask.shape[0])[:, None]
+    far = ((down + 1 < at - reach) | (down > at + reach)).all(axis=1)
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], far, [False])).astype(np.int8)))
+    kept = mask.copy()
+    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        top, bottom = max(0, start - 1), min(mask.shape[0], end + 1)  # what touches a near row is near
+        count, numbers = cv2.connectedComponents(mask[top:bottom].astype(np.uint8), connectivity=8)
+        near = np.zeros(count, dtype=np.bool_)
+        if top < start:
+            near[numbers[0]] = True
+        if bottom > end:
+            near[numbers[-1]] = True
+        near[0] = False
+        kept[top:bottom] = near[numbers]
+        if top < start:
+            kept[top] = mask[top]
+        if bottom > end:
+            kept[bottom - 1] = mask[bottom - 1]
     return kept
 
 
