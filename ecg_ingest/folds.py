@@ -89,11 +89,11 @@ def _candidates(darkness: NDArray[np.float32], level: float, pixels_per_mm: floa
     for number, slope in enumerate(leans.tolist()):
         shear = np.array([[1.0, slope, -slope * middle], [0.0, 1.0, 0.0]])
         straight = cv2.warpAffine(coarse, shear, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        sums[number] = straight.mean(axis=0)
+        sums[number] = cv2.reduce(straight, 0, cv2.REDUCE_AVG)[0]
     window = min(round(_SURROUNDINGS_MM * _COARSE_PIXELS_PER_MM) | 1, (size[0] - 1) | 1)
     padded = np.pad(sums, ((0, 0), (window // 2, window // 2)), mode="edge")
-    beside = np.median(np.lib.stride_tricks.sliding_window_view(padded, window, axis=1), axis=2)
-    excess = sums - beside[:, : size[0]]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, window, axis=1)
+    excess = sums - np.partition(windows, window // 2, axis=2)[:, : size[0], window // 2]
     excess -= np.quantile(excess, _USUAL_SHARE, axis=1, keepdims=True)  # a grid's lines stand out alike
     found: list[_Way] = []
     for _ in range(_CANDIDATES):
@@ -130,13 +130,25 @@ def _refined(darkness: NDArray[np.float32], way: _Way, pixels_per_mm: float) -> 
         known = part[np.isfinite(part).all(axis=1)]
         if known.shape[0] < 8:
             return way
-        profile = np.quantile(known, 0.5, axis=0)
+        profile = _quantile(known, 0.5)
         weight = np.maximum(profile - 0.5 * (profile.max() + float(np.median(profile))), 0.0)
         if weight.sum() <= 0.0:
             return way
         offsets.append(float(weight @ np.arange(-reach, reach + 1)) / float(weight.sum()))
-    moved: _Way = way + np.polyfit((-1.0 / 3.0, 0.0, 1.0 / 3.0), offsets, 2)
+    first, middle, last = offsets
+    bent = 4.5 * (first - 2.0 * middle + last), 1.5 * (last - first), middle  # through -1/3, 0 and 1/3
+    moved: _Way = way + np.array(bent)
     return moved
+
+
+def _quantile(values: NDArray[np.float32], share: float) -> NDArray[np.float64]:
+    """Of each column, as numpy's: sorting the few values at once is much quicker."""
+    ordered = np.sort(values, axis=0).astype(np.float64)
+    place = share * (ordered.shape[0] - 1)
+    low = int(place)
+    high = min(low + 1, ordered.shape[0] - 1)
+    between: NDArray[np.float64] = ordered[low] + (place - low) * (ordered[high] - ordered[low])
+    return between
 
 
 def _profile(
@@ -164,7 +176,7 @@ def _profile(
 
 def _across(beside: NDArray[np.float32], share: float, away: NDArray[np.float64]) -> NDArray[np.float64]:
     """What is at least as dark over all but a share of a fold's length, above the paper to either side."""
-    profile = np.quantile(beside, share, axis=0).astype(np.float64)
+    profile = _quantile(beside, share)
     profile = np.maximum(profile - np.quantile(profile[away >= _EDGE_MM], 0.75), 0.0)
     profile[away >= _EDGE_MM] = 0.0
     return profile

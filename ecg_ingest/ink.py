@@ -5,7 +5,7 @@ Pure: a picture in, arrays of the same height and width out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ _HIGH, _LOW = 0.5, 0.3  # of the ink's darkness: surely ink; ink where it touche
 _INK_SHARE = 0.006  # of a sheet's pixels that are its darkest lines
 _GRID_SHARE, _GRID_OF_INK = 0.93, 0.9
 """What 93 of 100 pixels are at most is grid: its lines cover a fifth of a sheet and more, ink a few per cent."""
+_ROUGHLY, _ROUGH_ERROR = 16, 0.05  # pixels; of a share, by which so few of them may mistake it
 _BAR_WIDE_MM, _BAR_FILLS = 0.45, 0.9
 _BAR_MM = 8.0  # upright and straight: taller than letters, and than a trace climbs within one column of pixels
 
@@ -47,14 +48,29 @@ def find_ink(rgb: NDArray[np.uint8], pixels_per_mm: float) -> Ink:
     pixel is ink if it is dark enough, or fairly dark beside one that is, and no fold's shadow.
     """
     shaded = _darkness(brightest_channel(rgb), pixels_per_mm)
-    darkness = without_folds(shaded, float(np.quantile(shaded[::2, ::2], 1.0 - _INK_SHARE)), pixels_per_mm)
-    grid_level, level = np.quantile(darkness[::2, ::2], (_GRID_SHARE, 1.0 - _INK_SHARE)).tolist()
+    darkness = without_folds(shaded, *_quantiles(shaded, 1.0 - _INK_SHARE), pixels_per_mm)
+    grid_level, level = _quantiles(darkness, _GRID_SHARE, 1.0 - _INK_SHARE)
     grid_level = min(grid_level, _GRID_OF_INK * level)
     high = max(_HIGH * level, grid_level + 0.4 * (level - grid_level))
     low = max(_LOW * level, grid_level + 0.2 * (level - grid_level))
     mask = _hysteresis(darkness, low, high)
     marks = pen_marks(rgb, darkness, mask, high)
     return Ink(darkness=darkness, mask=mask, level=level, grid_level=grid_level, marks=marks)
+
+
+def _quantiles(darkness: NDArray[np.float32], *shares: float) -> list[float]:
+    """Of every fourth pixel, shares in rising order: found among the darkest only, which are few."""
+    some = np.ascontiguousarray(darkness[::2, ::2]).ravel()
+    limit = float(np.quantile(some[::_ROUGHLY], max(0.0, shares[0] - _ROUGH_ERROR)))
+    dark = some[some >= limit]
+    places = np.array(shares) * (some.size - 1) - (some.size - dark.size)
+    if places[0] < 0.0:
+        dark, places = some, np.array(shares) * (some.size - 1)
+    low = places.astype(np.int64)
+    high = np.minimum(low + 1, dark.size - 1)
+    ordered = np.partition(dark, np.union1d(low, high)).astype(np.float64)
+    found: list[float] = (ordered[low] + (places - low) * (ordered[high] - ordered[low])).tolist()
+    return found
 
 
 def turned_ink(ink: Ink, quarter_turns: int) -> Ink:
@@ -74,12 +90,21 @@ def without_bars(ink: Ink, pixels_per_mm: float) -> Ink:
     """The same ink without upright bars, which separate columns and run into the names beside them."""
     tall = np.ones((max(3, round(_BAR_MM * pixels_per_mm)), 1), np.uint8)
     upright = cv2.morphologyEx(ink.mask.astype(np.uint8), cv2.MORPH_OPEN, tall)
-    _, numbers, stats, _ = cv2.connectedComponentsWithStats(upright, connectivity=8)
-    wide = stats[:, cv2.CC_STAT_WIDTH]
-    filled = stats[:, cv2.CC_STAT_AREA] >= _BAR_FILLS * wide * stats[:, cv2.CC_STAT_HEIGHT]
-    filled &= wide >= _BAR_WIDE_MM * pixels_per_mm  # a steep trace has such a run in a column or two, not across a bar
-    filled[0] = False
-    bars = filled[numbers].astype(np.uint8)
+    bars = np.zeros_like(upright)
+    least = max(1, int(np.ceil(_BAR_WIDE_MM * pixels_per_mm)))  # a steep trace has such a run in a column or two
+    for left, right in _stretches(cv2.reduce(upright, 0, cv2.REDUCE_MAX)[0] > 0):
+        if right - left < least:
+            continue
+        part = upright[:, left:right]
+        _, numbers, stats, _ = cv2.connectedComponentsWithStats(part, connectivity=8)
+        wide = stats[:, cv2.CC_STAT_WIDTH]
+        filled = stats[:, cv2.CC_STAT_AREA] >= _BAR_FILLS * wide * stats[:, cv2.CC_STAT_HEIGHT]
+        filled &= wide >= least
+        filled[0] = False
+        if filled.any():
+            bars[:, left:right] = filled[numbers]
+    if not bars.any():
+        return replace(ink, marks=None)
     kept = cv2.dilate(bars, np.ones((3, 3), np.uint8)) == 0  # a bar's blurred rim with it
     return Ink(
         darkness=np.where(kept, ink.darkness, np.float32(0.0)),
@@ -87,6 +112,12 @@ def without_bars(ink: Ink, pixels_per_mm: float) -> Ink:
         level=ink.level,
         grid_level=ink.grid_level,
     )
+
+
+def _stretches(inked: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Columns beside one another that hold something: first, and the last and one."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], inked, [False])).astype(np.int8)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _darkness(brightest: NDArray[np.uint8], pixels_per_mm: float) -> NDArray[np.float32]:
