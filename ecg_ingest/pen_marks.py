@@ -36,26 +36,45 @@ def pen_marks(
         The darkness of what surely is ink.
     """
     marks = np.zeros_like(mask)
-    rows, columns = np.nonzero(mask)
-    if rows.size == 0:
+    inked = np.flatnonzero(mask)
+    if inked.size == 0:
         return marks
-    paper = np.median(rgb[::_PAPER_EVERY, ::_PAPER_EVERY].reshape(-1, 3), axis=0)
-    kept = rgb[rows, columns] / np.maximum(paper, 1.0).astype(np.float32)
-    darkest = np.maximum(1.0 - kept.min(axis=1), 1e-3)
-    colour = 1.0 - np.clip(1.0 - kept.max(axis=1), 0.0, None) / darkest
-    dark = darkness[rows, columns] >= sure
+    paper = _usual_colour(rgb)
+    kept = (channel / np.float32(max(usual, 1.0)) for channel, usual in zip(_channels(rgb, inked), paper, strict=True))
+    red, green, blue = kept
+    darkest = np.maximum(1.0 - np.minimum(np.minimum(red, green), blue), 1e-3)
+    colour = 1.0 - np.clip(1.0 - np.maximum(np.maximum(red, green), blue), 0.0, None) / darkest
+    dark = darkness.ravel()[inked] >= sure
     if not dark.any():
         return marks
     limit = max(_LEAST_COLOUR, float(np.median(colour[dark])) + _MORE_COLOUR)
-    own = np.zeros(mask.shape, dtype=np.uint8)
-    plain = dark & (colour <= limit)
-    own[rows[plain], columns[plain]] = 1
     coloured = colour > limit
-    marks[rows[coloured], columns[coloured]] = True
+    if not coloured.any():
+        return marks
+    marks.ravel()[inked[coloured]] = True
+    own = np.zeros(mask.shape, dtype=np.uint8)
+    own.ravel()[inked[dark & ~coloured]] = 1
     marks &= cv2.dilate(own, np.ones((3, 3), np.uint8)) == 0
     if marks.any():
         _keep_under_stamps(marks, rgb, mask, paper)
     return marks
+
+
+def _channels(rgb: NDArray[np.uint8], places: NDArray[np.intp]) -> list[NDArray[np.uint8]]:
+    """Red, green and blue of some pixels."""
+    some = rgb.reshape(-1, 3)[places]
+    return [np.ascontiguousarray(some[:, channel]) for channel in range(3)]
+
+
+def _usual_colour(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The paper's: the median of each channel."""
+    some = np.ascontiguousarray(rgb[::_PAPER_EVERY, ::_PAPER_EVERY]).reshape(-1, 3)
+    middle = [(some.shape[0] - 1) // 2, some.shape[0] // 2]
+    medians = []
+    for channel in range(3):
+        total = np.cumsum(np.bincount(some[:, channel], minlength=256))
+        medians.append(float(np.searchsorted(total, middle, side="right").mean()))
+    return np.array(medians)
 
 
 def _keep_under_stamps(
