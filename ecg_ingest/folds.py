@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 _LEAN_DEGREES, _LEAN_STEP = 14.0, 0.35  # of a fold against the sheet's edge
 _COARSE_PIXELS_PER_MM = 1.0
+_ROWS_TOGETHER = 3  # of coarse pixels: a fold leans less than one pixel over them
 _PALER = 0.75  # than lines are
 _COUNTED = 0.4  # of lines' darkness: what is darker counts as no more in the search, or lines would be found first
 _MOST_FOLDS = 4  # one way
@@ -80,14 +81,14 @@ def _candidates(darkness: NDArray[np.float32], level: float, pixels_per_mm: floa
     """The straight ways from top to bottom that are darkest on average against what is beside them."""
     factor = _COARSE_PIXELS_PER_MM / pixels_per_mm
     height, width = darkness.shape
-    size = max(8, round(width * factor)), max(8, round(height * factor))
+    size = max(8, round(width * factor)), max(8, round(height * factor / _ROWS_TOGETHER))
     some = np.ascontiguousarray(darkness[::_EVERY, ::_EVERY])
     coarse = cv2.resize(np.minimum(some, np.float32(_COUNTED * level)), size, interpolation=cv2.INTER_AREA)
     leans = np.tan(np.deg2rad(np.arange(-_LEAN_DEGREES, _LEAN_DEGREES + _LEAN_STEP / 2, _LEAN_STEP)))
-    middle = (size[1] - 1) / 2.0
+    middle, lower = (size[1] - 1) / 2.0, height * factor / size[1]  # pixels across that a row is tall
     sums = np.empty((leans.size, size[0]), dtype=np.float32)
     for number, slope in enumerate(leans.tolist()):
-        shear = np.array([[1.0, slope, -slope * middle], [0.0, 1.0, 0.0]])
+        shear = np.array([[1.0, slope * lower, -slope * lower * middle], [0.0, 1.0, 0.0]])
         straight = cv2.warpAffine(coarse, shear, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         sums[number] = cv2.reduce(straight, 0, cv2.REDUCE_AVG)[0]
     window = min(round(_SURROUNDINGS_MM * _COARSE_PIXELS_PER_MM) | 1, (size[0] - 1) | 1)
