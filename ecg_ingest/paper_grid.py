@@ -108,18 +108,24 @@ def tilt_degrees(pattern: NDArray[np.float32]) -> float:
 
 
 def _sharpness(pattern: NDArray[np.float32], angle: float) -> float:
-    turned = turn(pattern, angle)
-    height, width = turned.shape
-    inside = turned[height // 12 : height - height // 12, width // 12 : width - width // 12]
+    height, width = pattern.shape
+    inside = _turned_part(pattern, angle, width // 12, height // 12)
     rows, columns = (cv2.reduce(inside, axis, cv2.REDUCE_AVG).ravel() for axis in (1, 0))
     return float(np.var(np.diff(rows)) + np.var(np.diff(columns)))
 
 
 def turn(pattern: NDArray[np.float32], angle: float) -> NDArray[np.float32]:
     """The pattern turned counter-clockwise by `angle` degrees about its middle, same size."""
+    return _turned_part(pattern, angle, 0, 0)
+
+
+def _turned_part(pattern: NDArray[np.float32], angle: float, across: int, down: int) -> NDArray[np.float32]:
+    """The turned pattern without its margins."""
     height, width = pattern.shape
     matrix = cv2.getRotationMatrix2D((width / 2.0, height / 2.0), angle, 1.0)
-    return np.asarray(cv2.warpAffine(pattern, matrix, (width, height), flags=cv2.INTER_LINEAR), dtype=np.float32)
+    matrix[:, 2] -= across, down
+    size = width - 2 * across, height - 2 * down
+    return np.asarray(cv2.warpAffine(pattern, matrix, size, flags=cv2.INTER_LINEAR), dtype=np.float32)
 
 
 def grid_scales(pattern: NDArray[np.float32]) -> list[GridScale]:
