@@ -271,7 +271,28 @@ def _paths(
             top = np.clip(path + bands[number][0], 0, pooled.shape[1] - 1) * some
             inked = np.stack([upright[columns, np.minimum(top + step, last)] for step in range(some)])
             paths.append(np.minimum(top + inked.argmax(axis=0), last))
+            _leave_specks(paths[-1], upright, pooled)
     return paths
+
+
+def _leave_specks(path: NDArray[np.int64], upright: NDArray[np.bool_], pooled: NDArray[np.bool_]) -> None:
+    """Move a path to the longest run of ink on its way, where several were one when pixels were taken together."""
+    on = upright[np.arange(path.size), path]
+    start, end = (_run_end(upright, path, on, direction) for direction in (-1, 1))
+    first, last = (_run_end(pooled, path // _TOGETHER, on, direction) for direction in (-1, 1))
+    broken = on & (end - start < _TOGETHER * (last - first - 1))
+    beside = np.stack((np.roll(path, 1), path, np.roll(path, -1)))
+    beside[0, 0], beside[2, -1] = path[0], path[-1]
+    highest, lowest = beside.min(axis=0), beside.max(axis=0)
+    for column in np.flatnonzero(broken & (highest < lowest)).tolist():
+        top = int(first[column]) * _TOGETHER
+        ink = upright[column, top : (int(last[column]) + 1) * _TOGETHER]
+        edges = np.flatnonzero(np.diff(np.concatenate(([False], ink, [False])).astype(np.int8)))
+        starts, ends = edges[::2] + top, edges[1::2] + top
+        on_way = np.minimum(ends - 1, lowest[column]) >= np.maximum(starts, highest[column])
+        longest = int(np.argmax(np.where(on_way, ends - starts, 0)))
+        if not starts[longest] <= path[column] < ends[longest]:
+            path[column] = starts[longest]
 
 
 def _near_rows(mask: NDArray[np.bool_], rows: list[NDArray[np.float64]], pixels_per_mm: float) -> NDArray[np.bool_]:
