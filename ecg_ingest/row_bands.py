@@ -39,7 +39,7 @@ def _farthest(rows: Sequence[NDArray[np.float64]], pixels_per_mm: float) -> floa
 
 
 def band_costs(
-    upright: NDArray[np.bool_],
+    upright: NDArray[np.bool_] | NDArray[np.uint8],
     rows: Sequence[NDArray[np.float64]],
     bands: Sequence[tuple[int, int]],
     wanted: Sequence[int],
@@ -50,8 +50,8 @@ def band_costs(
 
     Parameters
     ----------
-    upright : bool array [width, height]
-        The ink, column by column.
+    upright : bool or uint8 array [width, height]
+        The ink, column by column: in each place how many of the pixels taken together there are inked.
     rows : sequence of float arrays [width]
         Each row's usual height in each column.
     bands : sequence of (int, int)
@@ -61,14 +61,15 @@ def band_costs(
     pixels_per_mm : float
         Of the ink.
     pooled : int
-        How many pixels of a sheet each pixel of the ink is tall: to climb it costs as much more.
+        How many pixels of a column are taken together in each place.
     """
     width = upright.shape[0]
     tallest = max(bands[number][1] - bands[number][0] for number in wanted)
-    off_ink, on_ink = np.float32(_CLIMB_OFF_INK * pooled), np.float32(_CLIMB_ON_INK * pooled)
+    off_ink, less = np.float32(_CLIMB_OFF_INK * pooled), np.float32(_CLIMB_OFF_INK - _CLIMB_ON_INK)
+    inked = upright > 0
     costs = np.empty((width, len(wanted), tallest), dtype=np.float32)
     climbs = np.empty_like(costs)
-    climb = np.cumsum(np.where(upright, on_ink, off_ink), axis=1, dtype=np.float32)
+    climb = np.cumsum(off_ink - less * upright, axis=1, dtype=np.float32)
     pitch, near = _pitch(rows), _OTHERS_MM * pixels_per_mm
     farthest = _farthest(rows, pixels_per_mm)
     for layer, number in enumerate(wanted):
@@ -90,7 +91,7 @@ def band_costs(
         steps[:, 0] += 1.0
         cost = costs[:, layer]
         np.cumsum(steps[:, :tall], axis=1, out=cost[:, :tall])
-        cost[:, :tall] -= upright[:, top:bottom]
+        cost[:, :tall] -= inked[:, top:bottom]
         if pitch > 0.0:
             astray = np.abs(np.arange(top, bottom) - np.median(rows[number])) / pitch - ASTRAY_PITCHES
             cost[:, :tall] += (_ASTRAY_COST * np.maximum(astray, 0.0)).astype(np.float32)

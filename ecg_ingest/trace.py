@@ -256,10 +256,10 @@ def _paths(
 ) -> list[NDArray[np.int64]]:
     """Each row's way through the ink, a pixel a column, sought with some pixels of a column taken as one."""
     some, last = _TOGETHER, upright.shape[1] - 1
-    pooled = upright[:, ::some].copy()
+    pooled = upright[:, ::some].astype(np.uint8)
     for step in range(1, some):
         beside = upright[:, step::some]
-        pooled[:, : beside.shape[1]] |= beside
+        pooled[:, : beside.shape[1]] += beside
     rough = [(own + 0.5) / some - 0.5 for own in rows]
     bands = row_bands(rough, pooled.shape[1], pixels_per_mm / some)
     columns = np.arange(upright.shape[0])
@@ -271,7 +271,7 @@ def _paths(
             top = np.clip(path + bands[number][0], 0, pooled.shape[1] - 1) * some
             inked = np.stack([upright[columns, np.minimum(top + step, last)] for step in range(some)])
             paths.append(np.minimum(top + inked.argmax(axis=0), last))
-            _leave_specks(paths[-1], upright, pooled)
+            _leave_specks(paths[-1], upright, pooled > 0)
     return paths
 
 
