@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_ingest.glyphs import shapes
 from ecg_ingest.ink import Ink
 from ecg_ingest.printed_labels import (
     TELLING_NAMES,
@@ -92,18 +91,32 @@ def _places_of_v(
     likest = np.full(dark.shape, -1.0, dtype=np.float32)
     which = np.zeros(dark.shape, dtype=np.uint8)
     for number, (fonts, height) in enumerate(letters):
-        shape = sized(shapes().by_name["V", unspaced(fonts[0])].picture, height)
+        shape = sized("V", unspaced(fonts[0]), height)
         if shape.shape[0] >= dark.shape[0] or shape.shape[1] >= dark.shape[1]:
             continue
-        scores = cv2.matchTemplate(dark, shape, cv2.TM_CCOEFF_NORMED)
+        scores = _likeness(dark, shape)
         down, across = shape.shape[0] // 2, shape.shape[1] // 2
         here = (slice(down, down + scores.shape[0]), slice(across, across + scores.shape[1]))
-        which[here][scores > likest[here]] = number
+        np.copyto(which[here], number, where=scores > likest[here])
         np.maximum(likest[here], scores, out=likest[here])
     peaks = (likest > _LETTER_V) & (likest >= cv2.dilate(likest, np.ones((5, 5), np.uint8)))
     ys, xs = np.nonzero(peaks)
     order = np.argsort(-likest[ys, xs], kind="stable")[:_MOST_PLACES]
     return [(int(xs[at]), int(ys[at]), int(which[ys[at], xs[at]])) for at in order]
+
+
+def _likeness(dark: NDArray[np.float32], shape: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What `cv2.matchTemplate` calls TM_CCOEFF_NORMED, in half the time; paper without grain would divide by nothing."""
+    about_mean = shape - shape.mean()
+    inside = (slice(0, dark.shape[0] - shape.shape[0] + 1), slice(0, dark.shape[1] - shape.shape[1] + 1))
+    size = shape.shape[1], shape.shape[0]
+    mean = cv2.boxFilter(dark, cv2.CV_32F, size, anchor=(0, 0))[inside]
+    spread = cv2.sqrBoxFilter(dark, cv2.CV_32F, size, anchor=(0, 0))[inside]
+    spread = cv2.subtract(spread, cv2.multiply(mean, mean))
+    spread = cv2.sqrt(cv2.max(spread, 1e-6))
+    norm = float(np.linalg.norm(about_mean)) * float(np.sqrt(shape.size))
+    scores = cv2.divide(cv2.matchTemplate(dark, about_mean, cv2.TM_CCORR), spread, scale=1.0 / norm)
+    return np.asarray(scores, dtype=np.float32)
 
 
 def _around_v(dark: NDArray[np.float32], x: int, y: int, fonts: Sequence[str], height: float) -> list[PrintedLabel]:
@@ -139,7 +152,7 @@ def _around_v(dark: NDArray[np.float32], x: int, y: int, fonts: Sequence[str], h
 def _try(best: dict[str, _Found], dark: NDArray[np.float32], x: int, y: int, font: str, height: float) -> None:
     """Every name in one font and height about a V; what is likelier than before is kept in `best`."""
     for name in TELLING_NAMES[:9]:
-        shape = sized(shapes().by_name[name, font].picture, height)
+        shape = sized(name, font, height)
         # V leads the chest leads' names and stands in the middle of the others: at most a letter away.
         centre = x + (0.5 * shape.shape[1] - 0.38 * height if name[0] == "V" else 0.0)
         left = round(centre - shape.shape[1] / 2.0 - 0.3 * height) - 2

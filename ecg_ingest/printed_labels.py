@@ -242,7 +242,7 @@ def unspaced(font: str) -> str:
 
 def a_before(dark: NDArray[np.float32], left: float, bottom: float, height: float, font: str) -> float:
     """What to take off a chest lead's likeness because an a stands before its V: that is aVR, aVL or aVF."""
-    letter = sized(shapes().by_name["a", unspaced(font)].picture, 0.75 * height)
+    letter = sized("a", unspaced(font), 0.75 * height)
     x0, x1 = max(0, round(left - 1.5 * height)), max(0, round(left + 0.25 * height))
     y0, y1 = max(0, round(bottom - 1.15 * height)), round(bottom + 0.2 * height)
     window = dark[y0:y1, x0:x1]
@@ -252,11 +252,18 @@ def a_before(dark: NDArray[np.float32], left: float, bottom: float, height: floa
     return _A_COST * max(0.0, likeness - _A_LIKENESS)
 
 
-def sized(picture: NDArray[np.float32], height: float) -> NDArray[np.float32]:
+@functools.lru_cache(maxsize=2048)
+def sized(name: str, font: str, height: float) -> NDArray[np.float32]:
     """A word's picture at a height in pixels, with a pixel of paper around it."""
+    picture = shapes().by_name[name, font].picture
     tall = max(5, round(height))
     wide = max(2, round(height * picture.shape[1] / picture.shape[0]))
-    return np.pad(cv2.resize(picture, (wide, tall), interpolation=cv2.INTER_AREA), 1).astype(np.float32)
+    return _on_paper(cv2.resize(picture, (wide, tall), interpolation=cv2.INTER_AREA), 1)
+
+
+def _on_paper(shape: cv2.typing.MatLike, edge: int) -> NDArray[np.float32]:
+    framed = cv2.copyMakeBorder(shape, edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=0.0)
+    return np.asarray(framed, dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,7 +325,7 @@ def look_again(
         for factor in (0.92, 1.0, 1.08):
             tall = max(5, round(height * factor))
             wide = max(2, round(tall * word.aspect))
-            shape = np.pad(cv2.resize(word.picture, (wide, tall), interpolation=cv2.INTER_AREA), 2)
+            shape = _on_paper(cv2.resize(word.picture, (wide, tall), interpolation=cv2.INTER_AREA), 2)
             left = round(middle[0] - reach[0] - shape.shape[1] / 2)
             top = round(middle[1] - reach[1] - shape.shape[0] / 2)
             right = round(middle[0] + reach[0] + shape.shape[1] / 2)
@@ -328,7 +335,7 @@ def look_again(
             if window.shape[0] < shape.shape[0] or window.shape[1] < shape.shape[1]:
                 continue
             window = window + _small_grain(window.shape)
-            scores = cv2.matchTemplate(window.astype(np.float32), shape.astype(np.float32), cv2.TM_CCOEFF_NORMED)
+            scores = cv2.matchTemplate(window.astype(np.float32), shape, cv2.TM_CCOEFF_NORMED)
             _, score, _, (x, y) = cv2.minMaxLoc(scores)
             if word.name[0] == "V" and score > likeness.get(word.name, -1.0):
                 score -= a_before(dark, left + x + 2, top + y + 2 + tall, tall, word.font)
