@@ -30,7 +30,7 @@ _STROKE_LEAST = 0.9  # of the thickness, from the line's middle at its highest t
 _FAR_PITCHES, _FAR_MM = 0.75, 12.0  # from every row: ink that is no trace
 _PEN_STEPS = 7  # places across a pen
 _ROWS_AT_ONCE = 6  # that are followed: memory grows with each
-_TOGETHER = 2  # pixels of a column, when ways are sought: a pen is as wide
+_TOGETHER, _FINE_PIXELS_PER_MM = 2, 5.9  # pixels of a column when ways are sought, where a pen is as wide
 _TALL_RUN = 1.9  # of the line's thickness: a stroke, not a level line
 
 
@@ -255,7 +255,7 @@ def _paths(
     upright: NDArray[np.bool_], rows: list[NDArray[np.float64]], pixels_per_mm: float
 ) -> list[NDArray[np.int64]]:
     """Each row's way through the ink, a pixel a column, sought with some pixels of a column taken as one."""
-    some, last = _TOGETHER, upright.shape[1] - 1
+    some, last = _TOGETHER if pixels_per_mm >= _FINE_PIXELS_PER_MM else 1, upright.shape[1] - 1
     pooled = upright[:, ::some].astype(np.uint8)
     for step in range(1, some):
         beside = upright[:, step::some]
@@ -271,7 +271,8 @@ def _paths(
             top = np.clip(path + bands[number][0], 0, pooled.shape[1] - 1) * some
             inked = np.stack([upright[columns, np.minimum(top + step, last)] for step in range(some)])
             paths.append(np.minimum(top + inked.argmax(axis=0), last))
-            _leave_specks(paths[-1], upright, pooled > 0)
+            if some > 1:
+                _leave_specks(paths[-1], upright, pooled > 0)
     return paths
 
 
