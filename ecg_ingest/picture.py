@@ -87,7 +87,7 @@ def _as_rgb(image: Image.Image) -> NDArray[np.uint8]:
         clear = image.convert("RGBA")
         paper = Image.new("RGBA", clear.size, (255, 255, 255, 255))
         image = Image.alpha_composite(paper, clear)
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
 
 
 def _stretched(values: NDArray[np.float64]) -> NDArray[np.uint8]:
