@@ -141,7 +141,8 @@ def part(upper: Run, above: float, lower: Run, below: float, pixels_per_mm: floa
 
 
 def running_median(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Of `width` values about each."""
+    """Of `width` values about each, none of them NaN."""
     half = max(1, width // 2)
-    padded = np.pad(values, half, mode="edge")
-    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1))
+    padded = np.concatenate((np.full(half, values[0]), values, np.full(half, values[-1])))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
+    return np.asarray(np.partition(windows, half, axis=1)[:, half])

@@ -81,13 +81,32 @@ def find_printed_labels(ink: Ink, pixels_per_mm: float) -> list[PrintedLabel]:
     """Every free-standing word that looks like a lead's name and like nothing else."""
     if not ink.mask.any():
         return []
-    count, numbers, stats, _ = cv2.connectedComponentsWithStats(ink.mask.astype(np.uint8), connectivity=8)
-    pieces = _pieces(np.asarray(stats[1:count], dtype=np.int32), pixels_per_mm)
+    numbers, stats = _connected(ink.mask)
+    pieces = _pieces(stats, pixels_per_mm)
     if len(pieces) > _MOST_PIECES:
         return []  # a grid in pieces, not letters
     candidates = {candidate.numbers: candidate for candidate in _candidates(pieces, pixels_per_mm)}
     words = [word for word in candidates.values() if word.width <= _MOST_ASPECT * word.height]
-    return without_overlaps(_named(words, ink, np.asarray(numbers, dtype=np.int32)))
+    return without_overlaps(_named(words, ink, numbers))
+
+
+def _connected(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The number of each pixel's piece, and of each piece its left, top, width, height and area.
+
+    OpenCV's own counts take four times as long: they go through the paper as well.
+    """
+    count, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    places = np.flatnonzero(mask)
+    rows, columns = np.divmod(places.astype(np.int32), np.int32(mask.shape[1]))
+    own = numbers.ravel()[places]
+    left, top = np.full(count, mask.shape[1], dtype=np.int32), np.zeros(count, dtype=np.int32)
+    right, bottom = np.zeros_like(left), np.zeros_like(left)
+    np.minimum.at(left, own, columns)
+    np.maximum.at(right, own, columns + 1)
+    top[own[::-1]] = rows[::-1]  # in order from the top: what is written last stays
+    bottom[own] = rows + 1
+    stats = np.stack((left, top, right - left, bottom - top, np.bincount(own, minlength=count)), axis=1)
+    return np.asarray(numbers, dtype=np.int32), stats[1:].astype(np.int32)
 
 
 def _pieces(stats: NDArray[np.int32], pixels_per_mm: float) -> list[_Piece]:

@@ -187,18 +187,14 @@ def find_columns(
     begins, ends = _extents(lines, pulses, across, down)
     first = label_lefts[0]
     trials = np.arange(first - _SEARCH_BEFORE_MM * across, first + _SEARCH_AFTER_MM * across)
-    best, best_score = 0.0, -np.inf
-    for trial in trials:
-        edges = trial + width * np.arange(count + 1)
-        score = _start_score(float(trial), begins, across) + 0.7 * _start_score(float(edges[-1]), ends, across)
-        inner = [_at(jumps, float(edge), across) for edge in edges[1:-1]]
-        if inner:
-            score += 1.5 * float(np.mean(np.minimum(inner, 1.0)))
-        offsets = np.array(label_lefts) - edges[:-1]
-        outside = np.maximum(np.maximum(-_LABEL_BEFORE_MM * across - offsets, offsets - _LABEL_AFTER_MM * across), 0.0)
-        score -= min(1.0, _LABEL_COST * float(np.mean(outside)) / across)
-        if score > best_score:
-            best, best_score = float(trial), score
+    edges = trials[:, None] + width * np.arange(count + 1)
+    score = _start_score(trials, begins, across) + 0.7 * _start_score(edges[:, -1], ends, across)
+    if count > 1:
+        score += 1.5 * np.minimum(_at(jumps, edges[:, 1:-1], across), 1.0).mean(axis=1)
+    offsets = np.array(label_lefts) - edges[:, :-1]
+    outside = np.maximum(np.maximum(-_LABEL_BEFORE_MM * across - offsets, offsets - _LABEL_AFTER_MM * across), 0.0)
+    score -= np.minimum(1.0, _LABEL_COST * outside.mean(axis=1) / across)
+    best = float(trials[int(np.argmax(score))])
     edges_inside = best + width * np.arange(1, count, dtype=np.float64)
     return Columns(
         starts=tuple((best + width * np.arange(count + 1)).tolist()),
@@ -209,18 +205,20 @@ def find_columns(
 def _jumps_beside(jumps: NDArray[np.float64], edges: NDArray[np.float64], across: float) -> bool:
     """Whether the lines jump together beside all edges, and not at them: time is not what the grid says."""
 
-    def together(shift: float) -> float:
-        return float(np.mean([min(_at(jumps, float(edge + shift), across), 1.0) for edge in edges]))
+    def together(shifts: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(np.minimum(_at(jumps, edges + shifts[:, None], across), 1.0).mean(axis=1))
 
     reach = _BESIDE_MM * across
-    beside = max(together(float(shift)) for shift in np.arange(-reach, reach + 1.0))
-    return beside > _JUMPS_TOGETHER and together(0.0) < 0.5 * beside
+    beside = float(together(np.arange(-reach, reach + 1.0)).max())
+    return beside > _JUMPS_TOGETHER and float(together(np.zeros(1))[0]) < 0.5 * beside
 
 
-def _start_score(place: float, places: Sequence[float], across: float) -> float:
-    """Share of the rows whose line begins (or ends) here."""
-    near = np.abs(np.array(places) - place) / (_NEAR_MM * across)
-    return float(np.mean(np.maximum(0.0, 1.0 - 0.5 * near))) if near.size else 0.0
+def _start_score(trials: NDArray[np.float64], places: Sequence[float], across: float) -> NDArray[np.float64]:
+    """Share of the rows whose line begins (or ends) at each of the trials."""
+    if not places:
+        return np.zeros(trials.size)
+    near = np.abs(np.array(places) - trials[:, None]) / (_NEAR_MM * across)
+    return np.asarray(np.maximum(0.0, 1.0 - 0.5 * near).mean(axis=1))
 
 
 def _extents(
@@ -297,17 +295,20 @@ def _jumps(lines: Sequence[Line], across: float, down: float) -> NDArray[np.floa
         middle = np.interp(np.arange(line.top.size), known, line.middle[known])
         padded = np.pad(middle, width, mode="edge")
         windows = np.lib.stride_tricks.sliding_window_view(padded, width)
-        medians = np.median(windows, axis=1)
+        middle_two = (width - 1) // 2, width // 2
+        medians = np.partition(windows, middle_two, axis=1)[:, list(middle_two)].mean(axis=1)
         jump = np.abs(medians[width : width + middle.size] - medians[: middle.size])
         total += np.minimum(jump / down, _JUMP_MM)
     return total / (0.4 * len(lines))
 
 
-def _at(jumps: NDArray[np.float64], place: float, across: float) -> float:
+def _at(jumps: NDArray[np.float64], places: NDArray[np.float64], across: float) -> NDArray[np.float64]:
+    """The largest jump near each place, 0 beyond the picture."""
     reach = max(1, round(0.35 * across))
-    centre = round(place)
-    part = jumps[max(0, centre - reach) : centre + reach + 1]
-    return float(part.max()) if part.size else 0.0
+    padded = np.concatenate((np.zeros(2 * reach + 1), jumps, np.zeros(2 * reach + 1)))
+    largest = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1).max(axis=1)
+    centre = np.rint(places).astype(np.int64) + reach + 1
+    return np.asarray(largest[np.clip(centre, 0, largest.size - 1)])
 
 
 def erase_words(
