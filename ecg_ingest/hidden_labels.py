@@ -106,14 +106,13 @@ def _places_of_v(
 
 
 def _likeness(dark: NDArray[np.float32], shape: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What `cv2.matchTemplate` calls TM_CCOEFF_NORMED, in half the time; paper without grain would divide by nothing."""
+    """What `cv2.matchTemplate` calls TM_CCOEFF_NORMED, in half the time; blank paper has its grain."""
     about_mean = shape - shape.mean()
     inside = (slice(0, dark.shape[0] - shape.shape[0] + 1), slice(0, dark.shape[1] - shape.shape[1] + 1))
     size = shape.shape[1], shape.shape[0]
     mean = cv2.boxFilter(dark, cv2.CV_32F, size, anchor=(0, 0))[inside]
     spread = cv2.sqrBoxFilter(dark, cv2.CV_32F, size, anchor=(0, 0))[inside]
-    spread = cv2.subtract(spread, cv2.multiply(mean, mean))
-    spread = cv2.sqrt(cv2.max(spread, 1e-6))
+    spread = np.sqrt(np.maximum(cv2.subtract(spread, cv2.multiply(mean, mean)), 1e-6))
     norm = float(np.linalg.norm(about_mean)) * float(np.sqrt(shape.size))
     scores = cv2.divide(cv2.matchTemplate(dark, about_mean, cv2.TM_CCORR), spread, scale=1.0 / norm)
     return np.asarray(scores, dtype=np.float32)

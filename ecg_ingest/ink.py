@@ -48,7 +48,8 @@ def find_ink(rgb: NDArray[np.uint8], pixels_per_mm: float) -> Ink:
     pixel is ink if it is dark enough, or fairly dark beside one that is, and no fold's shadow.
     """
     shaded = _darkness(brightest_channel(rgb), pixels_per_mm)
-    darkness = without_folds(shaded, *_quantiles(shaded, 1.0 - _INK_SHARE), pixels_per_mm)
+    (lines,) = _quantiles(shaded, 1.0 - _INK_SHARE)
+    darkness = without_folds(shaded, lines, pixels_per_mm)
     grid_level, level = _quantiles(darkness, _GRID_SHARE, 1.0 - _INK_SHARE)
     grid_level = min(grid_level, _GRID_OF_INK * level)
     high = max(_HIGH * level, grid_level + 0.4 * (level - grid_level))

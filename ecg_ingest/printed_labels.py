@@ -95,7 +95,8 @@ def _connected(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.i
 
     OpenCV's own counts take four times as long: they go through the paper as well.
     """
-    count, numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    count, found = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    numbers = np.asarray(found, dtype=np.int32)
     places = np.flatnonzero(mask)
     rows, columns = np.divmod(places.astype(np.int32), np.int32(mask.shape[1]))
     own = numbers.ravel()[places]
@@ -106,7 +107,7 @@ def _connected(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.i
     top[own[::-1]] = rows[::-1]  # in order from the top: what is written last stays
     bottom[own] = rows + 1
     stats = np.stack((left, top, right - left, bottom - top, np.bincount(own, minlength=count)), axis=1)
-    return np.asarray(numbers, dtype=np.int32), stats[1:].astype(np.int32)
+    return numbers, stats[1:].astype(np.int32)
 
 
 def _pieces(stats: NDArray[np.int32], pixels_per_mm: float) -> list[_Piece]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ecg_ingest.cheapest_path import cheapest_paths, even_climb
 from ecg_ingest.crossings import BASE_MM, Run, divide, part, running_median
-from ecg_ingest.row_bands import ASTRAY_PITCHES, band_costs, row_bands
+from ecg_ingest.row_bands import ASTRAY_PITCHES
+from ecg_ingest.row_runs import row_runs
 
 _COARSE_PIXELS_PER_MM = 2.0
 _LEAST_COVERAGE = 0.62  # of a row's columns that hold ink on its path
@@ -29,8 +30,6 @@ _STROKE_MM, _STROKE_COST = 3.0, 0.15  # an upright stroke may be another row's: 
 _STROKE_LEAST = 0.9  # of the thickness, from the line's middle at its highest to that at its lowest
 _FAR_PITCHES, _FAR_MM = 0.75, 12.0  # from every row: ink that is no trace
 _PEN_STEPS = 7  # places across a pen
-_ROWS_AT_ONCE = 6  # that are followed: memory grows with each
-_TOGETHER, _FINE_PIXELS_PER_MM = 2, 5.9  # pixels of a column when ways are sought, where a pen is as wide
 _TALL_RUN = 1.9  # of the line's thickness: a stroke, not a level line
 
 
@@ -213,13 +212,7 @@ def follow(rows: list[Row], mask: NDArray[np.bool_], darkness: NDArray[np.float3
     filled = _guides([_filled(row.heights) for row in rows])
     mask = _near_rows(mask, filled, pixels_per_mm)
     upright = np.ascontiguousarray(mask.T)
-    runs = []
-    for path in _paths(upright, filled, pixels_per_mm):
-        on = upright[columns, path]
-        start = _run_end(upright, path, on, -1)
-        end = _run_end(upright, path, on, 1)
-        ends = np.stack((start, end))
-        runs.append(Run(path=path, on=on, ends=ends, whole=ends.copy(), other=ends.copy()))
+    runs = row_runs(upright, filled, pixels_per_mm)
     for upper, lower in itertools.pairwise(runs):
         divide(upper, lower, pixels_per_mm)
     for (upper, above), (lower, below) in itertools.pairwise(zip(runs, filled, strict=True)):
@@ -249,51 +242,6 @@ def _guides(filled: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
     usual = [float(np.median(heights)) for heights in filled]
     reach = ASTRAY_PITCHES * float(np.median(np.diff(usual)))
     return [np.clip(heights, level - reach, level + reach) for heights, level in zip(filled, usual, strict=True)]
-
-
-def _paths(
-    upright: NDArray[np.bool_], rows: list[NDArray[np.float64]], pixels_per_mm: float
-) -> list[NDArray[np.int64]]:
-    """Each row's way through the ink, a pixel a column, sought with some pixels of a column taken as one."""
-    some, last = _TOGETHER if pixels_per_mm >= _FINE_PIXELS_PER_MM else 1, upright.shape[1] - 1
-    pooled = upright[:, ::some].astype(np.uint8)
-    for step in range(1, some):
-        beside = upright[:, step::some]
-        pooled[:, : beside.shape[1]] += beside
-    rough = [(own + 0.5) / some - 0.5 for own in rows]
-    bands = row_bands(rough, pooled.shape[1], pixels_per_mm / some)
-    columns = np.arange(upright.shape[0])
-    paths: list[NDArray[np.int64]] = []
-    for first in range(0, len(rows), _ROWS_AT_ONCE):
-        wanted = range(first, min(first + _ROWS_AT_ONCE, len(rows)))
-        found, _ = cheapest_paths(*band_costs(pooled, rough, bands, wanted, pixels_per_mm / some, some))
-        for number, path in zip(wanted, found, strict=True):
-            top = np.clip(path + bands[number][0], 0, pooled.shape[1] - 1) * some
-            inked = np.stack([upright[columns, np.minimum(top + step, last)] for step in range(some)])
-            paths.append(np.minimum(top + inked.argmax(axis=0), last))
-            if some > 1:
-                _leave_specks(paths[-1], upright, pooled > 0)
-    return paths
-
-
-def _leave_specks(path: NDArray[np.int64], upright: NDArray[np.bool_], pooled: NDArray[np.bool_]) -> None:
-    """Move a path to the longest run of ink on its way, where several were one when pixels were taken together."""
-    on = upright[np.arange(path.size), path]
-    start, end = (_run_end(upright, path, on, direction) for direction in (-1, 1))
-    first, last = (_run_end(pooled, path // _TOGETHER, on, direction) for direction in (-1, 1))
-    broken = on & (end - start < _TOGETHER * (last - first - 1))
-    beside = np.stack((np.roll(path, 1), path, np.roll(path, -1)))
-    beside[0, 0], beside[2, -1] = path[0], path[-1]
-    highest, lowest = beside.min(axis=0), beside.max(axis=0)
-    for column in np.flatnonzero(broken & (highest < lowest)).tolist():
-        top = int(first[column]) * _TOGETHER
-        ink = upright[column, top : (int(last[column]) + 1) * _TOGETHER]
-        edges = np.flatnonzero(np.diff(np.concatenate(([False], ink, [False])).astype(np.int8)))
-        starts, ends = edges[::2] + top, edges[1::2] + top
-        on_way = np.minimum(ends - 1, lowest[column]) >= np.maximum(starts, highest[column])
-        longest = int(np.argmax(np.where(on_way, ends - starts, 0)))
-        if not starts[longest] <= path[column] < ends[longest]:
-            path[column] = starts[longest]
 
 
 def _near_rows(mask: NDArray[np.bool_], rows: list[NDArray[np.float64]], pixels_per_mm: float) -> NDArray[np.bool_]:
@@ -360,22 +308,6 @@ def _thickness(tall: NDArray[np.float64]) -> float:
         return 1.0
     usual = float(np.median(tall))
     return float(tall[tall <= usual + 1.0].mean())
-
-
-def _run_end(
-    upright: NDArray[np.bool_], path: NDArray[np.int64], on: NDArray[np.bool_], direction: int
-) -> NDArray[np.float64]:
-    """The last pixel upwards (-1) or downwards (1) of the upright run of ink around a path, the path's own off ink."""
-    end = path.copy()
-    going = np.flatnonzero(on)
-    while going.size:
-        ahead = end[going] + direction
-        inside = (ahead >= 0) & (ahead < upright.shape[1])
-        going, ahead = going[inside], ahead[inside]
-        inked = upright[going, ahead]
-        going, ahead = going[inked], ahead[inked]
-        end[going] = ahead
-    return end.astype(np.float64)
 
 
 def heights(line: Line, pixels_per_mm: float) -> NDArray[np.float64]:
