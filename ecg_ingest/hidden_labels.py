@@ -90,11 +90,15 @@ def _places_of_v(
     """Middles of what looks like a V, across and down, the likest first, and which font and height fits each best."""
     likest = np.full(dark.shape, -1.0, dtype=np.float32)
     which = np.zeros(dark.shape, dtype=np.uint8)
-    for number, (fonts, height) in enumerate(letters):
-        shape = sized("V", unspaced(fonts[0]), height)
+    spread, size = dark, (0, 0)
+    drawn = [(number, sized("V", unspaced(fonts[0]), height)) for number, (fonts, height) in enumerate(letters)]
+    for number, shape in sorted(drawn, key=lambda letter: letter[1].shape):  # those of one size share its spread
         if shape.shape[0] >= dark.shape[0] or shape.shape[1] >= dark.shape[1]:
             continue
-        scores = _likeness(dark, shape)
+        if shape.shape != size:
+            size = shape.shape
+            spread = _spread(dark, *shape.shape)
+        scores = _likeness(dark, shape, spread)
         down, across = shape.shape[0] // 2, shape.shape[1] // 2
         here = (slice(down, down + scores.shape[0]), slice(across, across + scores.shape[1]))
         np.copyto(which[here], number, where=scores > likest[here])
@@ -105,17 +109,26 @@ def _places_of_v(
     return [(int(xs[at]), int(ys[at]), int(which[ys[at], xs[at]])) for at in order]
 
 
-def _likeness(dark: NDArray[np.float32], shape: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What `cv2.matchTemplate` calls TM_CCOEFF_NORMED, in half the time; blank paper has its grain."""
+def _likeness(
+    dark: NDArray[np.float32], shape: NDArray[np.float32], spread: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """What `cv2.matchTemplate` calls TM_CCOEFF_NORMED, in half the time."""
     about_mean = shape - shape.mean()
-    inside = (slice(0, dark.shape[0] - shape.shape[0] + 1), slice(0, dark.shape[1] - shape.shape[1] + 1))
-    size = shape.shape[1], shape.shape[0]
-    mean = cv2.boxFilter(dark, cv2.CV_32F, size, anchor=(0, 0))[inside]
-    spread = cv2.sqrBoxFilter(dark, cv2.CV_32F, size, anchor=(0, 0))[inside]
-    spread = np.sqrt(np.maximum(cv2.subtract(spread, cv2.multiply(mean, mean)), 1e-6))
     norm = float(np.linalg.norm(about_mean)) * float(np.sqrt(shape.size))
     scores = cv2.divide(cv2.matchTemplate(dark, about_mean, cv2.TM_CCORR), spread, scale=1.0 / norm)
     return np.asarray(scores, dtype=np.float32)
+
+
+def _spread(dark: NDArray[np.float32], tall: int, wide: int) -> NDArray[np.float32]:
+    """The standard deviation in every window of a size; blank paper has its grain."""
+    height, width = dark.shape[0] - tall + 1, dark.shape[1] - wide + 1
+    mean, square = (
+        np.asarray(blurred(dark, cv2.CV_32F, (wide, tall), anchor=(0, 0))[:height, :width], dtype=np.float32)
+        for blurred in (cv2.boxFilter, cv2.sqrBoxFilter)
+    )
+    square -= mean * mean
+    np.sqrt(np.maximum(square, 1e-6, out=square), out=square)
+    return square
 
 
 def _around_v(dark: NDArray[np.float32], x: int, y: int, fonts: Sequence[str], height: float) -> list[PrintedLabel]:
