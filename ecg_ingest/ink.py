@@ -136,13 +136,12 @@ def _darkness(brightest: NDArray[np.uint8], pixels_per_mm: float) -> NDArray[np.
 
 
 def _hysteresis(darkness: NDArray[np.float32], low: float, high: float) -> NDArray[np.bool_]:
-    fair = (darkness > low).astype(np.uint8)
-    sure = darkness > high
-    if not sure.any():
-        return np.zeros(darkness.shape, dtype=np.bool_)
-    count, labels = cv2.connectedComponents(fair, connectivity=8)
+    fair = darkness > low
+    places = np.flatnonzero(fair)
+    kept = np.zeros(darkness.shape, dtype=np.bool_)
+    count, labels = cv2.connectedComponents(fair.astype(np.uint8), connectivity=8)
+    own = np.asarray(labels, dtype=np.int32).ravel()[places]
     has = np.zeros(count, dtype=np.bool_)
-    has[labels[sure]] = True
-    has[0] = False
-    kept: NDArray[np.bool_] = has[labels]
+    has[own[darkness.ravel()[places] > high]] = True
+    kept.ravel()[places] = has[own]
     return kept

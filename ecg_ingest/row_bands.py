@@ -70,12 +70,14 @@ def band_costs(
     costs = np.empty((width, len(wanted), tallest), dtype=np.float32)
     climbs = np.empty_like(costs)
     climb = np.cumsum(off_ink - less * upright, axis=1, dtype=np.float32)
+    differences = np.empty((width, tallest + 1), dtype=np.float32)
     pitch, near = _pitch(rows), _OTHERS_MM * pixels_per_mm
     farthest = _farthest(rows, pixels_per_mm)
     for layer, number in enumerate(wanted):
         top, bottom = bands[number]
         tall = bottom - top
-        steps = np.zeros((width, tall + 1), dtype=np.float32)
+        steps = differences[:, : tall + 1]
+        steps[:] = 0.0
         for other, heights in enumerate(rows):
             if other == number:
                 continue
