@@ -55,6 +55,11 @@ class PrintedLabel:
         return (self.left + self.right) / 2.0, (self.top + self.bottom) / 2.0
 
     @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom."""
+        return self.left, self.top, self.right, self.bottom
+
+    @property
     def height(self) -> float:
         """In pixels."""
         return self.bottom - self.top
