@@ -21,9 +21,8 @@ _LEAST_READ = 6  # of nine names that tell (aVR to V6)
 _LEAST_CHEST = 4
 NAME_REACH_MM = 5.0  # how far a name may stand from its place
 _READ, _READ_MARGIN = 0.58, 0.03
-_ELSE, _ELSE_LEAD = 0.7, 0.06  # when a name looks like another, by how much more than like the one expected
-_FAINT_ELSE, _FAINT_ELSE_LEAD = 0.55, 0.075  # the same for a fainter name that is the clearer another
-_DOUBT_LEAD = 0.02  # twice on a sheet
+_ELSE = ((0.58, 0.045), (0.55, 0.075), (0.5, 0.1))  # likeness of another name, and its lead over the one expected
+_DOUBT, _DOUBT_LEAD = 0.7, 0.02  # the same, twice on a sheet
 _CERTAIN, _CERTAIN_MARGIN = 0.8, 0.08
 _BAR_REACH_MM = 6.0  # from where a label's middle should be
 _BAR_SHARE = 0.6  # of a label's height that a bar's column is inked
@@ -138,10 +137,8 @@ class SecondLook:
         if out_of_place:
             raise _contradiction(out_of_place[0].lead)
         ahead = likeness - max(value for other, value in look.likeness.items() if same_name(other, expected))
-        self._doubted += likeness >= _ELSE and ahead >= _DOUBT_LEAD
-        clearly = likeness >= _ELSE and ahead >= _ELSE_LEAD
-        faintly = likeness >= _FAINT_ELSE and ahead >= _FAINT_ELSE_LEAD
-        if clearly or faintly or self._doubted > 1:
+        self._doubted += likeness >= _DOUBT and ahead >= _DOUBT_LEAD
+        if self._doubted > 1 or any(likeness >= least and ahead >= lead for least, lead in _ELSE):
             raise _contradiction(name)
 
 
