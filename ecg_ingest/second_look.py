@@ -21,7 +21,8 @@ _LEAST_READ = 6  # of nine names that tell (aVR to V6)
 _LEAST_CHEST = 4
 NAME_REACH_MM = 5.0  # how far a name may stand from its place
 _READ, _READ_MARGIN = 0.58, 0.03
-_ELSE = ((0.58, 0.045), (0.55, 0.075), (0.5, 0.1))  # likeness of another name, and its lead over the one expected
+_ELSE = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))  # likeness of another name, and its lead over the one expected
+_ELSE_KIN = (_READ, _READ_MARGIN)  # the same for names that differ in one letter: what would be read, accuses
 _DOUBT, _DOUBT_LEAD = 0.7, 0.02  # the same, twice on a sheet
 _CERTAIN, _CERTAIN_MARGIN = 0.8, 0.08
 _BAR_REACH_MM = 6.0  # from where a label's middle should be
@@ -138,7 +139,9 @@ class SecondLook:
             raise _contradiction(out_of_place[0].lead)
         ahead = likeness - max(value for other, value in look.likeness.items() if same_name(other, expected))
         self._doubted += likeness >= _DOUBT and ahead >= _DOUBT_LEAD
-        if self._doubted > 1 or any(likeness >= least and ahead >= lead for least, lead in _ELSE):
+        kin = (name[0] == "V") == (expected[0] == "V")
+        limits = (*_ELSE, _ELSE_KIN) if kin else _ELSE
+        if self._doubted > 1 or any(likeness >= least and ahead >= lead for least, lead in limits):
             raise _contradiction(name)
 
 
