@@ -33,6 +33,9 @@ _AROUND = 6.0  # of a label's height: what a second look and the letter before a
 TELLING_NAMES = tuple(name for name in NAMES if name not in ("I", "II", "III"))
 """Names that no stroke of a trace, tick or grid line looks like. I, II and III are proved by their signals."""
 
+NO_NAME = 0.45
+"""Likeness to some name that anything on a sheet has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrintedLabel:
@@ -53,6 +56,11 @@ class PrintedLabel:
     def centre(self) -> tuple[float, float]:
         """Across and down."""
         return (self.left + self.right) / 2.0, (self.top + self.bottom) / 2.0
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom."""
+        return self.left, self.top, self.right, self.bottom
 
     @property
     def height(self) -> float:
