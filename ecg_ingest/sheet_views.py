@@ -61,7 +61,7 @@ class Views:
         """The labels on it that stand free."""
         if (number, quarter_turns) not in self._labels:
             flat, ink = self.level(number)
-            mask = turned_ink(ink, quarter_turns).mask
+            mask = np.rot90(ink.mask, -quarter_turns)
             legible = self.legible(number, quarter_turns)
             self._labels[number, quarter_turns] = _free_labels(mask, legible, flat.pixels_per_mm)
         return self._labels[number, quarter_turns]
@@ -69,8 +69,10 @@ class Views:
     def legible(self, number: int, quarter_turns: int) -> Ink:
         """Its ink without columns' bars."""
         if self._last_legible is None or self._last_legible[0] != (number, quarter_turns):
-            flat, ink = self.level(number)
-            legible = without_bars(turned_ink(ink, quarter_turns), flat.pixels_per_mm)
+            flat, level = self.level(number)
+            seen = self._views.get((number, quarter_turns))
+            ink = turned_ink(level, quarter_turns) if seen is None else seen.ink
+            legible = without_bars(ink, flat.pixels_per_mm)
             self._last_legible = (number, quarter_turns), legible
         return self._last_legible[1]
 
