@@ -14,7 +14,7 @@ BASE_MM = 8.0  # over which the level line around a stroke is taken
 _FLANK_MM = 2.5  # beside a stroke that reaches from row to row
 _TOGETHER_MM = 1.0  # that two rows' paths may run along one line: they cross
 _DOUBT_MM = 1.0  # that both rows' waves, or neither's, go towards one another beside a stroke: it may be either's
-_TOUCH_MM = 1.0  # that two rows' waves may run into one another, each known on either side
+_TOUCH_MM = 2.0  # that two rows' waves may run into one another, each known on either side
 _SIDE = 3  # columns beside that say how far and how steeply a wave goes on
 _OWN_MM = 1.5  # of a flank, before it counts as a wave of its own
 _STROKE_MM = 3.0  # ink taller than this is a stroke, not a level line
@@ -67,7 +67,7 @@ def divide(upper: Run, lower: Run, pixels_per_mm: float) -> None:
     parted = upper.on & lower.on & ~merged & (upper.whole[0] < lower.whole[0])
     for left, right in _stretches(merged):
         if shared[left:right].any() and _touch(upper, lower, left, right, parted, (above, below), pixels_per_mm):
-            _split(upper, lower, left, right)
+            _split(upper, lower, left, right, (above, below), pixels_per_mm)
             shared[left:right] = False
     reach = max(2, round(_FLANK_MM * pixels_per_mm))
     for left, right in _stretches(shared):
@@ -119,25 +119,36 @@ def _touch(
     return min(rises, falls) > _DOUBT_MM * pixels_per_mm and max(rises, falls) < apart
 
 
-def _split(upper: Run, lower: Run, left: int, right: int) -> None:
+def _split(
+    upper: Run,
+    lower: Run,
+    left: int,
+    right: int,
+    levels: tuple[NDArray[np.float64], NDArray[np.float64]],
+    pixels_per_mm: float,
+) -> None:
     """Where two rows' waves run into one another, each goes on from either side; how far it may is in doubt.
 
     At least as far as on the sides, at most as far as it would with the steepness that it has there. Between
-    them they reach over all the ink.
+    them they reach over all the ink. A wave that may so reach the other row, and ink beyond that row, may be its.
     """
+    columns, own = slice(left, right), _OWN_MM * pixels_per_mm
+    ink, (above, below) = upper.whole[:, columns], (level[columns] for level in levels)
     floor, deepest = _between(upper.end, left, right, 1.0)
     roof, highest = _between(lower.start, left, right, -1.0)
     fall, rise = (floor + deepest) / 2.0, (roof + highest) / 2.0
     gap = np.maximum(rise - fall - 1.0, 0.0) / 2.0
     fall, rise = fall + gap, rise - gap
-    ink = upper.whole[:, left:right]
-    for run, way, at, ways in (
-        (upper, 1, fall, (floor, np.maximum(deepest, fall + gap))),
-        (lower, 0, rise, (roof, np.minimum(highest, rise - gap))),
-    ):
-        farther = max(ways, key=lambda end: float(np.abs(end - at).sum()))
-        run.ends[way, left:right] = np.clip(at, ink[0], ink[1])
-        run.other[way, left:right] = np.clip(farther, ink[0], ink[1])
+    falls_through = (deepest > below) & (ink[1] > below + own)
+    rises_through = (highest < above) & (ink[0] < above - own)
+    deepest = np.where(falls_through, ink[1], np.maximum(deepest, fall + gap))
+    highest = np.where(rises_through, ink[0], np.minimum(highest, rise - gap))
+    lower.other[1, columns] = np.where(falls_through, below, lower.other[1, columns])
+    upper.other[0, columns] = np.where(rises_through, above, upper.other[0, columns])
+    for run, way, at, others in ((upper, 1, fall, (floor, deepest)), (lower, 0, rise, (roof, highest))):
+        farther = max(others, key=lambda end: float(np.abs(end - at).sum()))
+        run.ends[way, columns] = np.clip(at, ink[0], ink[1])
+        run.other[way, columns] = np.clip(farther, ink[0], ink[1])
 
 
 def _between(

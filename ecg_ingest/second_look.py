@@ -114,8 +114,8 @@ class SecondLook:
     def _look_at(self, cell: Cell, expected: str) -> None:
         """Read the name at a place, or refuse a sheet that has another there."""
         out_of_place = self._out_of_place(cell)
-        place = self._fit.across[cell], self._fit.down[cell]
-        look = look_again(self._legible, place, self._reach, self._height, self._fonts)
+        place, reach = self._where(cell, expected)
+        look = look_again(self._legible, place, reach, self._height, self._fonts)
         if look is None:
             if out_of_place:
                 raise _contradiction(out_of_place[0].lead)
@@ -130,6 +130,14 @@ class SecondLook:
             self.boxes.append((*cell, box))
             self.letters.append((name, self._fonts[0], box))
             self.newly.append(_label(name, self._fonts[0], box, likeness, margin))
+
+    def _where(self, cell: Cell, name: str) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Where a name's middle may stand: names of a column begin together, or have their middles together."""
+        usual = float(np.median([label.right - label.left for label in self._found.values()]))
+        word = shapes().by_name[name, self._fonts[0]]
+        wider = (word.aspect * self._height - usual) / 2.0
+        place = float(self._fit.across[cell]) + wider / 2.0, float(self._fit.down[cell])
+        return place, (self._reach[0] + abs(wider) / 2.0, self._reach[1])
 
     def _check_other(
         self, name: str, likeness: float, expected: str, look: Look, out_of_place: Sequence[PrintedLabel]
@@ -191,10 +199,13 @@ def _lone_bar(ink: Ink, place: tuple[float, float], height: float, pixels_per_mm
         return False
     count, _, stats, _ = cv2.connectedComponentsWithStats(window, connectivity=8)
     for x, y, wide, tall, _ in stats[1:count].tolist():
+        if x == 0 or x + wide == window.shape[1]:
+            continue  # the window cuts it: of a wave or a word a piece only is seen
         upright = 0.8 * height < tall < 1.2 * height and wide < 0.35 * height
         if upright and abs(top + y + tall / 2.0 - place[1]) < 0.35 * height:
             beside = window[y : y + tall, max(0, x - round(height)) : x + wide + round(height)]
-            return int(beside.sum()) == int(window[y : y + tall, x : x + wide].sum())
+            if int(beside.sum()) == int(window[y : y + tall, x : x + wide].sum()):
+                return True
     return False
 
 

@@ -179,7 +179,7 @@ def test_waves_of_two_rows_that_touch_stay_as_long_as_they_are_beside() -> None:
 
 
 def test_a_stroke_that_may_be_either_row_s_is_in_doubt() -> None:
-    upper, lower = touching(8)
+    upper, lower = touching(14)
     assert (upper.other != upper.ends).any()
     assert (lower.other != lower.ends).any()
 
