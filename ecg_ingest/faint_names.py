@@ -8,11 +8,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Set
 
-from ecg_ingest.printed_labels import TELLING_NAMES, Look
+from ecg_ingest.printed_labels import NO_NAME, TELLING_NAMES, Look
 from ecg_ingest.raster_layout import Layout
 
 _IN_ORDER_READ, _IN_ORDER_CHEST = 4, 2  # names read, of those that tell, where the others are only seen in order
-_FAINT, _FAINT_LEAD = 0.38, 0.04  # likeness of a name that is seen; another's lead that would contradict it
+_FAINT_LEAD = 0.04  # another name's lead that would contradict the one expected
 _FAINT_LIMB_LEAD = 0.06  # the same for aVR, aVL and aVF, which the limb leads' equations prove as well
 _EXCHANGED_LEAD = 0.05  # of two names at their places, to the same two exchanged
 
@@ -50,7 +50,7 @@ def in_order(layout: Layout, read: Set[Cell], looks: Mapping[Cell, Look]) -> boo
     for cell, name in unread.items():
         own = likeness[cell].get(_plain(name), 0.0)
         others = [value for other, value in likeness[cell].items() if other != _plain(name)]
-        if own < _FAINT or not others:
+        if own < NO_NAME or not others:
             return False
         ahead[cell] = own - max(others)
     chest = [lead for cell, lead in ahead.items() if unread[cell].startswith("V")]

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecg_ingest.paper_scale import STANDARD_MM_PER_SECOND
-from ecg_ingest.printed_labels import PrintedLabel
+from ecg_ingest.printed_labels import NO_NAME, PrintedLabel
 from ecg_ingest.raster_layout import LAYOUTS, Layout, same_name
 from ecg_ingest.raster_rows import MAX_RHYTHM_ROWS
 from ecg_ingest.trace import Row
 
-_NO_NAME = 0.45  # likeness that anything has
 _APART_MM = 2.5  # across and down: how far names may stand from where the others say
 _APART_ROW = 0.08  # down, of the distance between rows
 _ABOVE_ROW = 0.75  # how far above or below its line a name may stand, of the distance between rows
@@ -97,7 +96,7 @@ def _formation(
                 drop = float(levels[number, first + row]) - label.centre[1]
                 if same_name(label.lead, name) and abs(drop) < _ABOVE_ROW * pitch:
                     left = label.centre[0] - column * step
-                    kept.append((left, drop, label.likeness - _NO_NAME, (row, column), label))
+                    kept.append((left, drop, label.likeness - NO_NAME, (row, column), label))
     if not kept:
         return 0.0, ()
     lefts, drops = np.array([entry[0] for entry in kept]), np.array([entry[1] for entry in kept])

@@ -33,6 +33,9 @@ _AROUND = 6.0  # of a label's height: what a second look and the letter before a
 TELLING_NAMES = tuple(name for name in NAMES if name not in ("I", "II", "III"))
 """Names that no stroke of a trace, tick or grid line looks like. I, II and III are proved by their signals."""
 
+NO_NAME = 0.45
+"""Likeness to some name that anything on a sheet has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrintedLabel:

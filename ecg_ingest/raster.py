@@ -27,6 +27,7 @@ from ecg_ingest.raster_rows import RowMatch, match_rows
 from ecg_ingest.raster_signals import CellSignal, cell_signals, moved_left, recording_of, row_shifts, strokes_in_doubt
 from ecg_ingest.recording import Recording
 from ecg_ingest.rhythm_strips import repeats
+from ecg_ingest.second_look import LEAST_READ, Contradiction
 from ecg_ingest.sheet_views import View, Views
 from ecg_ingest.trace import Line, Row, find_rows, follow
 
@@ -244,6 +245,7 @@ def _placed(
         return free, place_labels(free, ink, legible, pixels_per_mm, _COLUMN_SECONDS, _COLUMN_TOLERANCE)
     except EcgRefused as refusal:
         few = sum(label.lead in TELLING_NAMES for label in free) < _UPRIGHT
+        few = few and not (isinstance(refusal, Contradiction) and refusal.read >= LEAST_READ)
         if not search or refusal.reason not in (_PERHAPS_HIDDEN if few else _TOO_FEW_FREE):
             raise
     hidden = find_hidden_labels(legible, pixels_per_mm, free)

@@ -17,13 +17,13 @@ from ecg_ingest.lead_images import EcgRefused, RefusalReason
 from ecg_ingest.printed_labels import TELLING_NAMES, Look, PrintedLabel, look_again, page_fonts
 from ecg_ingest.raster_layout import LayoutFit, same_name
 
-_LEAST_READ = 6  # of nine names that tell (aVR to V6)
+LEAST_READ = 6  # of nine names that tell (aVR to V6)
 _LEAST_CHEST = 4
 NAME_REACH_MM = 5.0  # how far a name may stand from its place
 _READ, _READ_MARGIN = 0.58, 0.03
-_ELSE, _ELSE_LEAD = 0.7, 0.06  # when a name looks like another, by how much more than like the one expected
-_FAINT_ELSE, _FAINT_ELSE_LEAD = 0.55, 0.075  # the same for a fainter name that is the clearer another
-_DOUBT_LEAD = 0.02  # twice on a sheet
+_ELSE = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))  # likeness of another name, and its lead over the one expected
+_ELSE_KIN = (_READ, 0.045)  # the same for names that differ in one letter
+_DOUBT, _DOUBT_LEAD = 0.7, 0.02  # the same, twice on a sheet
 _CERTAIN, _CERTAIN_MARGIN = 0.8, 0.08
 _BAR_REACH_MM = 6.0  # from where a label's middle should be
 _BAR_SHARE = 0.6  # of a label's height that a bar's column is inked
@@ -32,6 +32,18 @@ _SETTLED = 4  # names that tell, from which on they say how near to its place a 
 _FONTS = 3  # of the page, tried in a second look
 
 Box = tuple[float, float, float, float]
+
+
+class Contradiction(EcgRefused):
+    """A name stands where another lead belongs in a layout of which `read` other names are read."""
+
+    def __init__(self, name: str, read: int) -> None:
+        super().__init__(
+            RefusalReason.LABELS_CONTRADICT,
+            f"the name {name} stands where another lead belongs",
+            "leads are labelled twice, or in an order that no recorder uses: export the ECG again",
+        )
+        self.read = read
 
 
 class SecondLook:
@@ -50,8 +62,8 @@ class SecondLook:
 
     Raises
     ------
-    EcgRefused
-        LABELS_CONTRADICT, where a name says something else than the layout.
+    Contradiction
+        A name says something else than the layout.
     """
 
     def __init__(
@@ -83,9 +95,8 @@ class SecondLook:
     @property
     def proves(self) -> bool:
         """Whether enough names of the layout are read."""
-        telling = [self._fit.layout.rows[row][column] for row, column in self.read]
-        telling = [name for name in telling if name in TELLING_NAMES]
-        return len(telling) >= _LEAST_READ and sum(name.startswith("V") for name in telling) >= _LEAST_CHEST
+        telling = self._telling()
+        return len(telling) >= LEAST_READ and sum(name.startswith("V") for name in telling) >= _LEAST_CHEST
 
     def in_order(self) -> bool:
         """Whether the names that cannot be read are, together, nothing else than the layout's; kept as letters then."""
@@ -94,6 +105,13 @@ class SecondLook:
         for name, place in faint_names(self._fit.layout, self.read, self._looks):
             self.letters.append((name, self._fonts[0], _box(name, self._fonts[0], place, self._height)))
         return True
+
+    def _telling(self) -> list[str]:
+        names = [self._fit.layout.rows[row][column] for row, column in self.read]
+        return [name for name in names if name in TELLING_NAMES]
+
+    def _contradiction(self, name: str) -> Contradiction:
+        return Contradiction(name, len(self._telling()))
 
     def _out_of_place(self, cell: Cell) -> list[PrintedLabel]:
         """Other leads' names that clearly stand at a place."""
@@ -105,11 +123,11 @@ class SecondLook:
         """Refuse a sheet that has another name where I, II or III belongs."""
         out_of_place = self._out_of_place(cell)
         if any(set(label.lead) == {"I"} for label in out_of_place) or (out_of_place and cell not in self._found):
-            raise _contradiction(out_of_place[0].lead)
+            raise self._contradiction(out_of_place[0].lead)
         if cell in self._found or expected == "I":
             return
         if _lone_bar(self._ink, (self._fit.across[cell], self._fit.down[cell]), self._height, self._pixels_per_mm):
-            raise _contradiction("I")
+            raise self._contradiction("I")
 
     def _look_at(self, cell: Cell, expected: str) -> None:
         """Read the name at a place, or refuse a sheet that has another there."""
@@ -118,7 +136,7 @@ class SecondLook:
         look = look_again(self._legible, place, reach, self._height, self._fonts)
         if look is None:
             if out_of_place:
-                raise _contradiction(out_of_place[0].lead)
+                raise self._contradiction(out_of_place[0].lead)
             return
         self._looks[cell] = look
         name, likeness, margin = look.best()
@@ -144,27 +162,19 @@ class SecondLook:
     ) -> None:
         """Refuse a sheet where what is not the name expected clearly is another, or where it perhaps is, twice."""
         if out_of_place:
-            raise _contradiction(out_of_place[0].lead)
+            raise self._contradiction(out_of_place[0].lead)
         ahead = likeness - max(value for other, value in look.likeness.items() if same_name(other, expected))
-        self._doubted += likeness >= _ELSE and ahead >= _DOUBT_LEAD
-        clearly = likeness >= _ELSE and ahead >= _ELSE_LEAD
-        faintly = likeness >= _FAINT_ELSE and ahead >= _FAINT_ELSE_LEAD
-        if clearly or faintly or self._doubted > 1:
-            raise _contradiction(name)
+        self._doubted += likeness >= _DOUBT and ahead >= _DOUBT_LEAD
+        kin = (name[0] == "V") == (expected[0] == "V")
+        limits = (*_ELSE, _ELSE_KIN) if kin else _ELSE
+        if self._doubted > 1 or any(likeness >= least and ahead >= lead for least, lead in limits):
+            raise self._contradiction(name)
 
 
 def _places(fit: LayoutFit) -> Iterator[tuple[Cell, str]]:
     for row, names in enumerate(fit.layout.rows):
         for column, name in enumerate(names):
             yield (row, column), name
-
-
-def _contradiction(name: str) -> EcgRefused:
-    return EcgRefused(
-        RefusalReason.LABELS_CONTRADICT,
-        f"the name {name} stands where another lead belongs",
-        "leads are labelled twice, or in an order that no recorder uses: export the ECG again",
-    )
 
 
 def _reach(fit: LayoutFit, pixels_per_mm: float) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from reportlab.lib.units import mm
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
-from ecg_ingest import EcgRefused, LeadImages, RefusalReason, RenderStyle, read
+from ecg_ingest import LEADS, EcgRefused, LeadImages, RefusalReason, RenderStyle, read
 from tests.benchmarks.ecg_sheets import Look, draw
 from tests.benchmarks.ecg_signals import HZ, Heart, made_heart
+from tests.benchmarks.ecg_tiers import TIERS, random_look
 from tests.unit.ecg.ecg_builders import Group, SheetStyle, encapsulated, part10, sheet, waveform
 
 R = RefusalReason
@@ -62,7 +64,7 @@ def heart() -> Heart:
 
 def cases() -> list[Case]:
     """All of them."""
-    return [*_bytes(), *_waveforms(), *_documents(), *_pictures()]
+    return [*_bytes(), *_waveforms(), *_documents(), *_pictures(), *_named_wrong()]
 
 
 def _case(name: str, *right: Outcome, make: Callable[[], bytes], drawn: bool = False) -> Case:
@@ -223,6 +225,33 @@ def _pictures() -> Iterator[Case]:
     yield _case(
         "a radiograph", R.NOT_AN_ECG, make=lambda: _secondary_capture(_png(np.zeros((300, 300, 3), np.uint8)), "DX")
     )
+
+
+def _named_wrong() -> Iterator[Case]:
+    """Damaged sheets whose traces run into the names, two exchanged or one twice: none of it may be read as right.
+
+    The damage may refuse a sheet as well, so that every reason is right.
+    """
+    for number in range(60):
+        tier = "photo" if number % 3 == 2 else "degraded"
+        chance = np.random.default_rng([99, number])
+        names = LEADS[3:] if number % 5 == 4 else LEADS[6:]
+        one, other = (str(name) for name in chance.choice(names, 2, replace=False))
+        if number % 2 and one in LEADS[6:11]:
+            other = LEADS[LEADS.index(one) + 1]  # neighbours' traces look alike
+        twice = number % 4 == 3
+        yield _case(
+            f"{tier} {number}: {one} named {other}" + ("" if twice else " and the other way round"),
+            *RefusalReason,
+            make=partial(_sheet_named, tier, number, {one: other} if twice else {one: other, other: one}),
+            drawn=True,
+        )
+
+
+def _sheet_named(tier: str, number: int, names: dict[str, str]) -> bytes:
+    look = random_look(tier, np.random.default_rng([TIERS.index(tier), 50_000 + number]))
+    look.label_place, look.names = "on", names
+    return draw(made_heart(number), HZ, look, seed=number).file()
 
 
 def _png(pixels: np.ndarray) -> bytes:
