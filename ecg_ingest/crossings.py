@@ -64,12 +64,17 @@ def divide(upper: Run, lower: Run, pixels_per_mm: float) -> None:
     pen = np.median((upper.end - upper.start)[upper.on]) / 2.0 if upper.on.any() else 1.0
     merged = upper.on & lower.on & (upper.whole == lower.whole).all(axis=0)
     shared = merged & (upper.whole[0] <= above + pen + 1.0) & (upper.whole[1] >= below - pen - 1.0)
+    reach = max(2, round(_FLANK_MM * pixels_per_mm))
     parted = upper.on & lower.on & ~merged & (upper.whole[0] < lower.whole[0])
+    clear = parted & (np.convolve(merged, np.ones(2 * reach + 1), mode="same") == 0)
+    longest = (
+        float((upper.end - above)[clear].max(initial=0.0)),
+        float((below - lower.start)[clear].max(initial=0.0)),
+    )
     for left, right in _stretches(merged):
         if shared[left:right].any() and _touch(upper, lower, left, right, parted, (above, below), pixels_per_mm):
-            _split(upper, lower, left, right, (above, below), pixels_per_mm)
+            _split(upper, lower, left, right, (above, below), longest, pixels_per_mm)
             shared[left:right] = False
-    reach = max(2, round(_FLANK_MM * pixels_per_mm))
     for left, right in _stretches(shared):
         beside = [*range(max(0, left - reach), left), *range(right, min(shared.size, right + reach))]
         beside = [column for column in beside if not shared[column]]
@@ -125,22 +130,28 @@ def _split(
     left: int,
     right: int,
     levels: tuple[NDArray[np.float64], NDArray[np.float64]],
+    longest: tuple[float, float],
     pixels_per_mm: float,
 ) -> None:
     """Where two rows' waves run into one another, each goes on from either side; how far it may is in doubt.
 
-    At least as far as on the sides, at most as far as it would with the steepness that it has there. Between
-    them they reach over all the ink. A wave that may so reach the other row, and ink beyond that row, may be its.
+    At least as far as on the sides, at most as far as it would with the steepness that it has there, nor farther than
+    the `longest` wave of the row that nothing touches, if there is one as long. Between them they reach over all the ink. A wave that may so
+    reach the other row, and ink beyond that row, may be its.
     """
     columns, own = slice(left, right), _OWN_MM * pixels_per_mm
     ink, (above, below) = upper.whole[:, columns], (level[columns] for level in levels)
     floor, deepest = _between(upper.end, left, right, 1.0)
     roof, highest = _between(lower.start, left, right, -1.0)
+    usual = above + longest[0], below - longest[1]
+    known = bool((floor <= usual[0]).all()), bool((roof >= usual[1]).all())
+    falls_through = (deepest > below) & (ink[1] > below + own)
+    rises_through = (highest < above) & (ink[0] < above - own)
+    deepest = np.minimum(deepest, usual[0]) if known[0] else deepest
+    highest = np.maximum(highest, usual[1]) if known[1] else highest
     fall, rise = (floor + deepest) / 2.0, (roof + highest) / 2.0
     gap = np.maximum(rise - fall - 1.0, 0.0) / 2.0
     fall, rise = fall + gap, rise - gap
-    falls_through = (deepest > below) & (ink[1] > below + own)
-    rises_through = (highest < above) & (ink[0] < above - own)
     deepest = np.where(falls_through, ink[1], np.maximum(deepest, fall + gap))
     highest = np.where(rises_through, ink[0], np.minimum(highest, rise - gap))
     lower.other[1, columns] = np.where(falls_through, below, lower.other[1, columns])

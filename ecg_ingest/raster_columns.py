@@ -336,6 +336,7 @@ def erase_words(
         letters = cv2.resize(shape, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA) > 0.25
         letters = cv2.dilate(letters.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         cleared[y0:y1, x0:x1] &= ~letters
+        _clear_rims(cleared, (x0, y0, x1, y1))
         around = (slice(max(0, y0 - bridge.shape[0]), y1 + bridge.shape[0]), slice(max(0, x0 - 2), x1 + 2))
         closed = cv2.morphologyEx(cleared[around].astype(np.uint8), cv2.MORPH_CLOSE, bridge) > 0
         cleared[around] |= closed & mask[around]
@@ -343,6 +344,19 @@ def erase_words(
         along = (slice(max(0, y0 - beyond), y1 + beyond), slice(max(0, x0 - 2), x1 + 2))
         cleared[along] |= _along(mask[along], cleared[along])
     return cleared
+
+
+def _clear_rims(cleared: NDArray[np.bool_], box: tuple[int, int, int, int]) -> None:
+    """Clear what is left above and below a name's letters where they stand a pixel higher than was thought."""
+    x0, y0, x1, y1 = box
+    margin = max(2, (y1 - y0) // 4)
+    top, left = max(0, y0 - margin), max(0, x0 - margin)
+    around = cleared[top : y1 + margin, left : x1 + margin]
+    count, numbers, stats, _ = cv2.connectedComponentsWithStats(around.astype(np.uint8), connectivity=8)
+    for number, (x, y, wide, tall, _) in enumerate(stats[1:count].tolist(), start=1):
+        inside = x > 0 and y > 0 and x + wide < around.shape[1] and y + tall < around.shape[0]
+        if inside and (top + y + tall <= y0 + 2 or top + y >= y1 - 2):
+            around[numbers == number] = False
 
 
 def _along(mask: NDArray[np.bool_], cleared: NDArray[np.bool_]) -> NDArray[np.bool_]:

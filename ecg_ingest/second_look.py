@@ -102,8 +102,8 @@ class SecondLook:
         """Whether the names that cannot be read are, together, nothing else than the layout's; kept as letters then."""
         if not in_order(self._fit.layout, self.read, self._looks):
             return False
-        for name, place in faint_names(self._fit.layout, self.read, self._looks):
-            self.letters.append((name, self._fonts[0], _box(name, self._fonts[0], place, self._height)))
+        for name, look in faint_names(self._fit.layout, self.read, self._looks):
+            self.letters.append((name, look.printed[name][0], _box(name, look)))
         return True
 
     def _telling(self) -> list[str]:
@@ -143,11 +143,11 @@ class SecondLook:
         if not same_name(name, expected):
             self._check_other(name, likeness, expected, look, out_of_place)
         elif likeness >= _READ and (margin >= _READ_MARGIN or expected.endswith("aVR")):
-            box = _box(name, self._fonts[0], look.centre[name], self._height)
+            box, font = _box(name, look), look.printed[name][0]
             self.read.add(cell)
             self.boxes.append((*cell, box))
-            self.letters.append((name, self._fonts[0], box))
-            self.newly.append(_label(name, self._fonts[0], box, likeness, margin))
+            self.letters.append((name, font, box))
+            self.newly.append(_label(name, font, box, likeness, margin))
 
     def _where(self, cell: Cell, name: str) -> tuple[tuple[float, float], tuple[float, float]]:
         """Where a name's middle may stand: names of a column begin together, or have their middles together."""
@@ -241,7 +241,7 @@ def _label(name: str, font: str, box: Box, likeness: float, margin: float) -> Pr
     )
 
 
-def _box(name: str, font: str, centre: tuple[float, float], height: float) -> Box:
-    word = next(word for word in shapes().words if word.name == name and word.font == font)
-    x, y = centre
-    return x - height * word.aspect / 2.0, y - height / 2.0, x + height * word.aspect / 2.0, y + height / 2.0
+def _box(name: str, look: Look) -> Box:
+    font, height = look.printed[name]
+    (x, y), aspect = look.centre[name], shapes().by_name[name, font].aspect
+    return x - height * aspect / 2.0, y - height / 2.0, x + height * aspect / 2.0, y + height / 2.0
