@@ -16,6 +16,7 @@ _TOGETHER_MM = 1.0  # that two rows' paths may run along one line: they cross
 _DOUBT_MM = 1.0  # that both rows' waves, or neither's, go towards one another beside a stroke: it may be either's
 _TOUCH_MM = 2.0  # that two rows' waves may run into one another, each known on either side
 _SIDE = 3  # columns beside that say how far and how steeply a wave goes on
+_PULSES_MM = 12.0  # of a row's ends that calibration pulses may take
 _OWN_MM = 1.5  # of a flank, before it counts as a wave of its own
 _STROKE_MM = 3.0  # ink taller than this is a stroke, not a level line
 
@@ -67,6 +68,8 @@ def divide(upper: Run, lower: Run, pixels_per_mm: float) -> None:
     reach = max(2, round(_FLANK_MM * pixels_per_mm))
     parted = upper.on & lower.on & ~merged & (upper.whole[0] < lower.whole[0])
     clear = parted & (np.convolve(merged, np.ones(2 * reach + 1), mode="same") == 0)
+    drawn, margin = np.flatnonzero(upper.on & lower.on), round(_PULSES_MM * pixels_per_mm)
+    clear[: drawn.min(initial=0) + margin] = clear[drawn.max(initial=0) - margin :] = False
     longest = (
         float((upper.end - above)[clear].max(initial=0.0)),
         float((below - lower.start)[clear].max(initial=0.0)),

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_ingest.glyphs import NAMES, shapes, vector
+from ecg_ingest.glyphs import MINUS_AVR, NAMES, shapes, vector
 from ecg_ingest.ink import Ink
 
 _LEAST_HEIGHT_MM, _MOST_HEIGHT_MM = 1.1, 6.5
@@ -346,6 +346,8 @@ def look_again(
                 likeness[word.name] = float(score)
                 printed[word.name] = word.font, float(tall)
                 at[word.name] = (x0 + left + x + shape.shape[1] / 2.0, y0 + top + y + shape.shape[0] / 2.0)
+    if MINUS_AVR in likeness and "aVR" in likeness:  # a trace beside a name may be its minus
+        likeness[MINUS_AVR] = min(likeness[MINUS_AVR], likeness["aVR"])
     return Look(likeness=likeness, centre=at, printed=printed) if len(likeness) > 1 else None
 
 
