@@ -22,7 +22,7 @@ _LEAST_CHEST = 4
 NAME_REACH_MM = 5.0  # how far a name may stand from its place
 _READ, _READ_MARGIN = 0.58, 0.03
 _ELSE = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))  # likeness of another name, and its lead over the one expected
-_ELSE_KIN = (_READ, 0.045)  # the same for names that differ in one letter
+_ELSE_KIN = (0.56, 0.035)  # the same for names that differ in one letter
 _DOUBT, _DOUBT_LEAD = 0.7, 0.02  # the same, twice on a sheet
 _CERTAIN, _CERTAIN_MARGIN = 0.8, 0.08
 _BAR_REACH_MM = 6.0  # from where a label's middle should be
@@ -151,6 +151,8 @@ class SecondLook:
 
     def _where(self, cell: Cell, name: str) -> tuple[tuple[float, float], tuple[float, float]]:
         """Where a name's middle may stand: names of a column begin together, or have their middles together."""
+        if self._reach[0] >= NAME_REACH_MM * self._pixels_per_mm:
+            return (float(self._fit.across[cell]), float(self._fit.down[cell])), self._reach
         usual = float(np.median([label.right - label.left for label in self._found.values()]))
         word = shapes().by_name[name, self._fonts[0]]
         wider = (word.aspect * self._height - usual) / 2.0
