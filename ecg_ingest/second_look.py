@@ -91,6 +91,7 @@ class SecondLook:
                     self._check_bars(cell, expected)
                 elif cell not in self.read:
                     self._look_at(cell, expected)
+            self._check_twice()
 
     @property
     def proves(self) -> bool:
@@ -159,6 +160,19 @@ class SecondLook:
         place = float(self._fit.across[cell]) + wider / 2.0, float(self._fit.down[cell])
         return place, (self._reach[0] + abs(wider) / 2.0, self._reach[1])
 
+    def _check_twice(self) -> None:
+        """Refuse a sheet where a place looks like another's name at least as clearly as that one's own place does."""
+        own = {name: self._looks[cell].likeness for cell, name in _places(self._fit) if cell in self._looks}
+        for cell, expected in _places(self._fit):
+            if cell not in self._looks or cell in self.read:
+                continue
+            name, likeness, _ = self._looks[cell].best()
+            if likeness < _READ or not _kin(name, expected) or name not in own.get(name, ()):
+                continue
+            lead = likeness - self._looks[cell].likeness.get(expected, 0.0)
+            if lead >= max(_DOUBT_LEAD, own[name][name] - own[name].get(expected, 0.0)):
+                raise self._contradiction(name)
+
     def _check_other(
         self, name: str, likeness: float, expected: str, look: Look, out_of_place: Sequence[PrintedLabel]
     ) -> None:
@@ -167,10 +181,14 @@ class SecondLook:
             raise self._contradiction(out_of_place[0].lead)
         ahead = likeness - max(value for other, value in look.likeness.items() if same_name(other, expected))
         self._doubted += likeness >= _DOUBT and ahead >= _DOUBT_LEAD
-        kin = (name[0] == "V") == (expected[0] == "V")
-        limits = (*_ELSE, _ELSE_KIN) if kin else _ELSE
+        limits = (*_ELSE, _ELSE_KIN) if _kin(name, expected) else _ELSE
         if self._doubted > 1 or any(likeness >= least and ahead >= lead for least, lead in limits):
             raise self._contradiction(name)
+
+
+def _kin(name: str, other: str) -> bool:
+    """Whether two names differ in a letter only."""
+    return (name[0] == "V") == (other[0] == "V")
 
 
 def _places(fit: LayoutFit) -> Iterator[tuple[Cell, str]]:

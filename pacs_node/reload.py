@@ -65,7 +65,8 @@ def reread(config: Path | None, running: Settings, check: Callable[[Settings], N
         if problems := contradictions(settings):
             waiting = [key for key in changed_keys(running, new) if key in NEEDS_RESTART]
             kept = f" ({', '.join(waiting)} as before: a restart would take the new value)" if waiting else ""
-            raise SettingsError([problem + kept for problem in problems])
+            file = f"{config}: " if config else ""
+            raise SettingsError([file + problem + kept for problem in problems])
         check(settings)
     except SettingsError as error:
         for problem in error.problems:

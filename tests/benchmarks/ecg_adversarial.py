@@ -246,6 +246,12 @@ def _named_wrong() -> Iterator[Case]:
             make=partial(_sheet_named, tier, number, {one: other} if twice else {one: other, other: one}),
             drawn=True,
         )
+    yield _case(
+        "clean 207: V5 named V6",
+        *RefusalReason,
+        make=partial(_sheet_named, "clean", 207, {"V5": "V6"}),
+        drawn=True,
+    )
 
 
 def _sheet_named(tier: str, number: int, names: dict[str, str]) -> bytes:

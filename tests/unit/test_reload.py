@@ -97,4 +97,4 @@ class TestReading:
         assert reread(file, running, lambda _settings: None) is None
         (line, *_) = self.lines(capsys)
         assert line["event"] == "settings_refused"
-        assert str(line["reason"]).startswith(reason)
+        assert str(line["reason"]).startswith(f"{file}: {reason}")

@@ -201,7 +201,16 @@ def test_an_input_that_is_no_ordinary_ecg_has_its_right_outcome(case: Case) -> N
     assert outcome(case.make()) in case.right
 
 
-QUICK = ("V1 and V2 named the wrong way round", "5 mm/mV", "50 mm/s", "noise", "blank grid paper", "six leads only")
+QUICK = (
+    "V1 and V2 named the wrong way round",
+    "5 mm/mV",
+    "50 mm/s",
+    "noise",
+    "blank grid paper",
+    "six leads only",
+    "degraded 27: V5 named V6",
+    "clean 207: V5 named V6",
+)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in QUICK], ids=lambda case: case.name)

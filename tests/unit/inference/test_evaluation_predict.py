@@ -111,47 +111,36 @@ def test_of_a_cohort_with_a_split_the_test_part_is_predicted(
         )
 
 
+@pytest.fixture
+def examined_by(
+    labelled: Path, tmp_path: Path, make_package: Callable[..., Path], opener: Opener
+) -> Callable[[dict[str, str]], list[str]]:
+    """Predict as a training's split says, the part of each row as given; the rows that were examined."""
+
+    def predict(parts: dict[str, str]) -> list[str]:
+        with labelled.open(encoding="utf-8", newline="") as stream:
+            patients = [row["patient"] for row in csv.DictReader(stream)]
+        split, out = tmp_path / "split.csv", tmp_path / "predictions.csv"
+        write_split(split, list(parts), patients[: len(parts)], split_as_told(list(parts.values())))
+        arguments = (make_package(), labelled, Folder(labelled.parent), out, opener)
+        predict_cohort(*arguments, part=None, zone=ZONE, drop_refused=False, split=split)
+        return list(read_table(out).of().examination)
+
+    return predict
+
+
 def test_the_split_of_a_training_tells_its_test_patients(
-    labelled: Path,
-    tmp_path: Path,
-    make_package: Callable[..., Path],
-    opener: Opener,
-    capsys: pytest.CaptureFixture[str],
+    examined_by: Callable[[dict[str, str]], list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with labelled.open(encoding="utf-8", newline="") as stream:
-        patients = [row["patient"] for row in csv.DictReader(stream)]
-    split, out = tmp_path / "split.csv", tmp_path / "predictions.csv"
-    write_split(split, ["row 1", "row 2", "row 3"], patients, split_as_told(["train", "test", "validation"]))
-    predict_cohort(
-        make_package(),
-        labelled,
-        Folder(labelled.parent),
-        out,
-        opener,
-        part=None,
-        zone=ZONE,
-        drop_refused=False,
-        split=split,
-    )
-    assert list(read_table(out).of().examination) == ["row 2"]
+    assert examined_by({"row 1": "train", "row 2": "test", "row 3": "validation"}) == ["row 2"]
     assert "does not name" not in capsys.readouterr().err
 
 
 def test_patients_that_the_split_of_a_training_does_not_name_are_counted(
-    labelled: Path,
-    tmp_path: Path,
-    make_package: Callable[..., Path],
-    opener: Opener,
-    capsys: pytest.CaptureFixture[str],
+    examined_by: Callable[[dict[str, str]], list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with labelled.open(encoding="utf-8", newline="") as stream:
-        patients = [row["patient"] for row in csv.DictReader(stream)]
-    split, out = tmp_path / "split.csv", tmp_path / "predictions.csv"
-    write_split(split, ["row 1"], patients[:1], split_as_told(["test"]))
-    arguments = (make_package(), labelled, Folder(labelled.parent), out, opener)
-    predict_cohort(*arguments, part=None, zone=ZONE, drop_refused=False, split=split)
+    assert examined_by({"row 1": "test"}) == ["row 1"]
     assert "warning: split.csv does not name 2 patients of the table" in capsys.readouterr().err
-    assert list(read_table(out).of().examination) == ["row 1"]
 
 
 def test_bytes_that_a_training_patient_also_has_are_not_evaluated_as_a_test_patients(
