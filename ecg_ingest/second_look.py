@@ -22,7 +22,8 @@ _LEAST_CHEST = 4
 NAME_REACH_MM = 5.0  # how far a name may stand from its place
 _READ, _READ_MARGIN = 0.58, 0.03
 _ELSE = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))  # likeness of another name, and its lead over the one expected
-_ELSE_KIN = (0.56, 0.035)  # the same for names that differ in one letter
+_ELSE_KIN = (_READ, 0.045)  # the same for names that differ in one letter
+_ELSE_CHEST = (0.56, 0.035)  # and for chest leads, which no equation proves
 _DOUBT, _DOUBT_LEAD = 0.7, 0.02  # the same, twice on a sheet
 _CERTAIN, _CERTAIN_MARGIN = 0.8, 0.08
 _BAR_REACH_MM = 6.0  # from where a label's middle should be
@@ -181,7 +182,7 @@ class SecondLook:
             raise self._contradiction(out_of_place[0].lead)
         ahead = likeness - max(value for other, value in look.likeness.items() if same_name(other, expected))
         self._doubted += likeness >= _DOUBT and ahead >= _DOUBT_LEAD
-        limits = (*_ELSE, _ELSE_KIN) if _kin(name, expected) else _ELSE
+        limits = (*_ELSE, _ELSE_CHEST if name[0] == "V" else _ELSE_KIN) if _kin(name, expected) else _ELSE
         if self._doubted > 1 or any(likeness >= least and ahead >= lead for least, lead in limits):
             raise self._contradiction(name)
 
