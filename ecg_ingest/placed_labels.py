@@ -102,10 +102,11 @@ def _beyond_doubt(proved: Placement, other: LayoutFit) -> bool:
     return len(proved.read) >= _SURE and len(proved.fit.found) - len(other.found) >= _SURE_LEAD
 
 
-def _too_few(count: int) -> EcgRefused:
+def _too_few(count: int, exchangeable: tuple[str, str] | None = None) -> EcgRefused:
+    told = ", but not whether {} and {} are the right way round".format(*exchangeable) if exchangeable else ""
     return EcgRefused(
         RefusalReason.LABELS_INSUFFICIENT,
-        f"{count} lead names of a known layout can be read",
+        f"{count} lead names of a known layout can be read{told}",
         "scan the whole sheet sharply, names and all",
     )
 
@@ -142,9 +143,10 @@ def _proved(
 ) -> Placement:
     """The layout if a second look at its places proves it."""
     second = SecondLook(fit, ink, legible, pixels_per_mm, labels)
-    if not second.proves and not second.in_order():
+    exchangeable = second.exchangeable()
+    if exchangeable or not (second.proves or second.in_order()):
         if not once_more or not second.newly:
-            raise _too_few(len(second.read))
+            raise _too_few(len(second.read), exchangeable)
         more = [*labels, *second.newly]  # they say better where the others must stand
         better = settled(fit, more, pixels_per_mm)
         return _proved(better, ink, legible, pixels_per_mm, seconds, more, once_more=False)

@@ -5,6 +5,7 @@ A name that cannot be read proves nothing; one that says something else refuses 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -25,6 +26,8 @@ _ELSE = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))  # likeness of another name, an
 _ELSE_KIN = (_READ, 0.045)  # the same for names that differ in one letter
 _ELSE_CHEST = (0.56, 0.035)  # and for chest leads, which no equation proves
 _DOUBT, _DOUBT_LEAD = 0.7, 0.02  # the same, twice on a sheet
+_EXCHANGED_LEAD = 0.1  # of two chest leads' names at their places, to the same two exchanged
+_ALIKE, _ALIKE_LEAD = {"V5", "V6"}, 0.05  # the same for two that differ little
 _CERTAIN, _CERTAIN_MARGIN = 0.8, 0.08
 _BAR_REACH_MM = 6.0  # from where a label's middle should be
 _BAR_SHARE = 0.6  # of a label's height that a bar's column is inked
@@ -99,6 +102,23 @@ class SecondLook:
         """Whether enough names of the layout are read."""
         telling = self._telling()
         return len(telling) >= LEAST_READ and sum(name.startswith("V") for name in telling) >= _LEAST_CHEST
+
+    def exchangeable(self) -> tuple[str, str] | None:
+        """Two chest leads, read by a second look or not at all, that may as well be named the other way round.
+
+        Limb leads are proved by their equations as well.
+        """
+        unsure = [
+            (name, self._looks[cell].likeness if cell in self._looks else {})
+            for cell, name in _places(self._fit)
+            if name.startswith("V") and (cell in self._looks or cell not in self.read)
+        ]
+        for (one, first), (other, second) in itertools.combinations(unsure, 2):
+            kept = first.get(one, 0.0) + second.get(other, 0.0)
+            needed = _ALIKE_LEAD if {one, other} == _ALIKE else _EXCHANGED_LEAD
+            if kept - first.get(other, 0.0) - second.get(one, 0.0) < needed:
+                return one, other
+        return None
 
     def in_order(self) -> bool:
         """Whether the names that cannot be read are, together, nothing else than the layout's; kept as letters then."""
