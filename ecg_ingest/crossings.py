@@ -139,8 +139,8 @@ def _split(
     """Where two rows' waves run into one another, each goes on from either side; how far it may is in doubt.
 
     At least as far as on the sides, at most as far as it would with the steepness that it has there, nor farther than
-    the `longest` wave of the row that nothing touches, if there is one as long. Between them they reach over all the ink. A wave that may so
-    reach the other row, and ink beyond that row, may be its.
+    the `longest` wave of the row that nothing touches, if there is one as long. Between them they reach over all the
+    ink. A wave that may so reach the other row, and ink beyond that row, may be its.
     """
     columns, own = slice(left, right), _OWN_MM * pixels_per_mm
     ink, (above, below) = upper.whole[:, columns], (level[columns] for level in levels)

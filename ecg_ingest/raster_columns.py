@@ -361,7 +361,7 @@ def _clear_rims(cleared: NDArray[np.bool_], box: tuple[int, int, int, int]) -> N
 
 def _along(mask: NDArray[np.bool_], cleared: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The trace that runs along through a name's letters, where nothing of it is left once they are cleared."""
-    gap = ~cleared.any(axis=0)
+    gap: NDArray[np.bool_] = np.logical_not(cleared.any(axis=0))
     if gap[0] or gap[-1] or not gap.any():
         return np.zeros_like(mask)
     missing = np.where(cleared, 0.0, np.where(mask, _LETTERS_COST, 1.0)).astype(np.float32).T[:, None]

@@ -148,7 +148,7 @@ class SecondLook:
             raise self._contradiction(out_of_place[0].lead)
         if cell in self._found or expected == "I":
             return
-        if _lone_bar(self._ink, (self._fit.across[cell], self._fit.down[cell]), self._height, self._pixels_per_mm):
+        if lone_bar(self._ink, (self._fit.across[cell], self._fit.down[cell]), self._height, self._pixels_per_mm):
             raise self._contradiction("I")
 
     def _look_at(self, cell: Cell, expected: str) -> None:
@@ -241,7 +241,7 @@ def _certain(label: PrintedLabel, ink: Ink) -> bool:
     return set(label.lead) == {"I"} and len(label.lead) > 1 and _bars(label, ink) == len(label.lead)
 
 
-def _lone_bar(ink: Ink, place: tuple[float, float], height: float, pixels_per_mm: float) -> bool:
+def lone_bar(ink: Ink, place: tuple[float, float], height: float, pixels_per_mm: float) -> bool:
     """Whether an I stands where II or III should: one bar as tall as the letters, and blank paper beside it."""
     reach = round(_BAR_REACH_MM * pixels_per_mm)
     left, top = max(0, round(place[0]) - reach), max(0, round(place[1] - 0.9 * height))
