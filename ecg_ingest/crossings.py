@@ -14,7 +14,9 @@ BASE_MM = 8.0  # over which the level line around a stroke is taken
 _FLANK_MM = 2.5  # beside a stroke that reaches from row to row
 _TOGETHER_MM = 1.0  # that two rows' paths may run along one line: they cross
 _DOUBT_MM = 1.0  # that both rows' waves, or neither's, go towards one another beside a stroke: it may be either's
-_TOUCH_MM = 1.0  # that two rows' waves may run into one another, each known on either side
+_TOUCH_MM = 2.0  # that two rows' waves may run into one another, each known on either side
+_SIDE = 3  # columns beside that say how far and how steeply a wave goes on
+_PULSES_MM = 12.0  # of a row's ends that calibration pulses may take
 _OWN_MM = 1.5  # of a flank, before it counts as a wave of its own
 _STROKE_MM = 3.0  # ink taller than this is a stroke, not a level line
 
@@ -61,11 +63,22 @@ def divide(upper: Run, lower: Run, pixels_per_mm: float) -> None:
     """
     above, below = upper.base(pixels_per_mm), lower.base(pixels_per_mm)
     pen = np.median((upper.end - upper.start)[upper.on]) / 2.0 if upper.on.any() else 1.0
-    shared = upper.on & lower.on & (upper.whole == lower.whole).all(axis=0)
-    shared &= (upper.whole[0] <= above + pen + 1.0) & (upper.whole[1] >= below - pen - 1.0)
+    merged = upper.on & lower.on & (upper.whole == lower.whole).all(axis=0)
+    shared = merged & (upper.whole[0] <= above + pen + 1.0) & (upper.whole[1] >= below - pen - 1.0)
     reach = max(2, round(_FLANK_MM * pixels_per_mm))
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], shared, [False])).astype(np.int8)))
-    for left, right in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+    parted = upper.on & lower.on & ~merged & (upper.whole[0] < lower.whole[0])
+    clear = parted & (np.convolve(merged, np.ones(2 * reach + 1), mode="same") == 0)
+    drawn, margin = np.flatnonzero(upper.on & lower.on), round(_PULSES_MM * pixels_per_mm)
+    clear[: drawn.min(initial=0) + margin] = clear[drawn.max(initial=0) - margin :] = False
+    longest = (
+        float((upper.end - above)[clear].max(initial=0.0)),
+        float((below - lower.start)[clear].max(initial=0.0)),
+    )
+    for left, right in _stretches(merged):
+        if shared[left:right].any() and _touch(upper, lower, left, right, parted, (above, below), pixels_per_mm):
+            _split(upper, lower, left, right, (above, below), longest, pixels_per_mm)
+            shared[left:right] = False
+    for left, right in _stretches(shared):
         beside = [*range(max(0, left - reach), left), *range(right, min(shared.size, right + reach))]
         beside = [column for column in beside if not shared[column]]
         falls = max((upper.end[c] - above[c] for c in beside if upper.on[c]), default=0.0)
@@ -75,12 +88,6 @@ def divide(upper: Run, lower: Run, pixels_per_mm: float) -> None:
         own = own_rise > _OWN_MM * pixels_per_mm, own_fall > _OWN_MM * pixels_per_mm
         both = min(rises, falls) > _DOUBT_MM * pixels_per_mm
         neither = max(rises, falls) < _DOUBT_MM * pixels_per_mm or abs(rises - falls) < 2.0 * pen
-        apart = float(np.median(below[left:right] - above[left:right]))
-        sides = [max(0, left - 1), min(right, shared.size - 1)]
-        known = (upper.whole[:, sides] != lower.whole[:, sides]).any(axis=0).all()
-        if both and known and max(rises, falls) < apart and right - left <= _TOUCH_MM * pixels_per_mm:
-            _split(upper, lower, left, right)
-            continue
         levels = above[left:right] - pen, above[left:right] + pen, below[left:right] - pen, below[left:right] + pen
         lower_s = rises >= falls  # the lower row's wave reaches up to the upper row, or through it
         ends = [array[:, left:right] for array in (upper.ends, lower.ends, upper.other, lower.other)]
@@ -92,14 +99,82 @@ def divide(upper: Run, lower: Run, pixels_per_mm: float) -> None:
     upper.other[1] = np.where(through & upper.on, np.minimum(upper.other[1], below + pen), upper.other[1])
 
 
-def _split(upper: Run, lower: Run, left: int, right: int) -> None:
-    """Where two rows' waves merely touch, each goes on as it is on either side."""
-    columns = np.arange(left, right)
-    sides = (max(0, left - 1), min(right, upper.path.size - 1))
-    for ends in (upper.ends, upper.other):
-        ends[1, left:right] = np.minimum(ends[1, left:right], np.interp(columns, sides, ends[1, list(sides)]))
-    for ends in (lower.ends, lower.other):
-        ends[0, left:right] = np.maximum(ends[0, left:right], np.interp(columns, sides, ends[0, list(sides)]))
+def _stretches(of: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], of, [False])).astype(np.int8)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def _touch(
+    upper: Run,
+    lower: Run,
+    left: int,
+    right: int,
+    parted: NDArray[np.bool_],
+    levels: tuple[NDArray[np.float64], NDArray[np.float64]],
+    pixels_per_mm: float,
+) -> bool:
+    """Whether two rows' waves run into one another in a few columns, and are seen apart on either side of them."""
+    if left == 0 or right == parted.size or not (parted[left - 1] and parted[right]):
+        return False
+    if right - left > _TOUCH_MM * pixels_per_mm:
+        return False
+    above, below = levels
+    reach = max(2, round(_FLANK_MM * pixels_per_mm))
+    beside = np.r_[max(0, left - reach) : left, right : min(parted.size, right + reach)]
+    beside = beside[parted[beside]]
+    falls, rises = float((upper.end - above)[beside].max()), float((below - lower.start)[beside].max())
+    apart = float(np.median(below[left:right] - above[left:right]))
+    return min(rises, falls) > _DOUBT_MM * pixels_per_mm and max(rises, falls) < apart
+
+
+def _split(
+    upper: Run,
+    lower: Run,
+    left: int,
+    right: int,
+    levels: tuple[NDArray[np.float64], NDArray[np.float64]],
+    longest: tuple[float, float],
+    pixels_per_mm: float,
+) -> None:
+    """Where two rows' waves run into one another, each goes on from either side; how far it may is in doubt.
+
+    At least as far as on the sides, at most as far as it would with the steepness that it has there, nor farther than
+    the `longest` wave of the row that nothing touches, if there is one as long. Between them they reach over all the
+    ink. A wave that may so reach the other row, and ink beyond that row, may be its.
+    """
+    columns, own = slice(left, right), _OWN_MM * pixels_per_mm
+    ink, (above, below) = upper.whole[:, columns], (level[columns] for level in levels)
+    floor, deepest = _between(upper.end, left, right, 1.0)
+    roof, highest = _between(lower.start, left, right, -1.0)
+    usual = above + longest[0], below - longest[1]
+    known = bool((floor <= usual[0]).all()), bool((roof >= usual[1]).all())
+    falls_through = (deepest > below) & (ink[1] > below + own)
+    rises_through = (highest < above) & (ink[0] < above - own)
+    deepest = np.minimum(deepest, usual[0]) if known[0] else deepest
+    highest = np.maximum(highest, usual[1]) if known[1] else highest
+    fall, rise = (floor + deepest) / 2.0, (roof + highest) / 2.0
+    gap = np.maximum(rise - fall - 1.0, 0.0) / 2.0
+    fall, rise = fall + gap, rise - gap
+    deepest = np.where(falls_through, ink[1], np.maximum(deepest, fall + gap))
+    highest = np.where(rises_through, ink[0], np.minimum(highest, rise - gap))
+    lower.other[1, columns] = np.where(falls_through, below, lower.other[1, columns])
+    upper.other[0, columns] = np.where(rises_through, above, upper.other[0, columns])
+    for run, way, at, others in ((upper, 1, fall, (floor, deepest)), (lower, 0, rise, (roof, highest))):
+        farther = max(others, key=lambda end: float(np.abs(end - at).sum()))
+        run.ends[way, columns] = np.clip(at, ink[0], ink[1])
+        run.other[way, columns] = np.clip(farther, ink[0], ink[1])
+
+
+def _between(
+    ends: NDArray[np.float64], left: int, right: int, sign: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How far a wave reaches in columns where another hides its end: at least, and at most; `sign` is its way down."""
+    before, after = sign * ends[max(0, left - _SIDE) : left], sign * ends[right : right + _SIDE][::-1]
+    inside = np.arange(right - left, dtype=np.float64)
+    least = np.interp(inside, (-1.0, float(right - left)), (before.max(), after.max()))
+    steep = [float(np.diff(side).max(initial=0.0)) for side in (before, after)]
+    most = np.minimum(before.max() + steep[0] * (inside + 1.0), after.max() + steep[1] * (right - left - inside))
+    return sign * least, sign * np.maximum(least, most)
 
 
 def _give(

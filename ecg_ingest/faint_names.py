@@ -66,14 +66,12 @@ def in_order(layout: Layout, read: Set[Cell], looks: Mapping[Cell, Look]) -> boo
     return True
 
 
-def faint_names(
-    layout: Layout, read: Set[Cell], looks: Mapping[Cell, Look]
-) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Each name that is seen in order but not read, and the middle of where it stands."""
+def faint_names(layout: Layout, read: Set[Cell], looks: Mapping[Cell, Look]) -> Iterator[tuple[str, Look]]:
+    """Each name that is seen in order but not read, and what was seen where it stands."""
     for (row, column), look in looks.items():
         name = layout.rows[row][column]
         if (row, column) not in read and name in look.centre:
-            yield name, look.centre[name]
+            yield name, look
 
 
 def _plain(name: str) -> str:

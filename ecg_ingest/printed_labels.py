@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_ingest.glyphs import NAMES, shapes, vector
+from ecg_ingest.glyphs import MINUS_AVR, NAMES, shapes, vector
 from ecg_ingest.ink import Ink
 
 _LEAST_HEIGHT_MM, _MOST_HEIGHT_MM = 1.1, 6.5
@@ -300,6 +300,7 @@ class Look:
 
     likeness: dict[str, float]
     centre: dict[str, tuple[float, float]]
+    printed: dict[str, tuple[str, float]]  # the font, and the height in pixels
 
     def best(self) -> tuple[str, float, float]:
         """The likest name, its likeness and the margin to the next."""
@@ -347,6 +348,7 @@ def look_again(
     middle = centre[0] - x0, centre[1] - y0
     likeness: dict[str, float] = {}
     at: dict[str, tuple[float, float]] = {}
+    printed: dict[str, tuple[str, float]] = {}
     for word in shapes().words:
         if word.font not in fonts or word.name not in TELLING_NAMES:
             continue
@@ -369,8 +371,11 @@ def look_again(
                 score -= a_before(dark, left + x + 2, top + y + 2 + tall, tall, word.font)
             if score > likeness.get(word.name, -1.0):
                 likeness[word.name] = float(score)
+                printed[word.name] = word.font, float(tall)
                 at[word.name] = (x0 + left + x + shape.shape[1] / 2.0, y0 + top + y + shape.shape[0] / 2.0)
-    return Look(likeness=likeness, centre=at) if len(likeness) > 1 else None
+    if MINUS_AVR in likeness and "aVR" in likeness:  # a trace beside a name may be its minus
+        likeness[MINUS_AVR] = min(likeness[MINUS_AVR], likeness["aVR"])
+    return Look(likeness=likeness, centre=at, printed=printed) if len(likeness) > 1 else None
 
 
 def grain(shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ecg_ingest.cheapest_path import cheapest_paths, even_climb
 from ecg_ingest.paper_scale import PULSE_SECONDS, STANDARD_MM_PER_SECOND
 from ecg_ingest.trace import Line
 
@@ -32,6 +33,7 @@ _PULSE_WIDTH_MM = (2.0, 14.0)
 _PULSE_FLAT_MM = 0.45
 _PULSE_REACH_MM = 22.0
 _FLANK_MM = 0.7  # about a pulse's edges
+_LETTERS_COST = 0.3  # of a column on a name's letters, to one on blank paper
 _BRIDGED_MM = 1.0  # of a trace that letters cross
 
 
@@ -335,10 +337,41 @@ def erase_words(
         letters = cv2.resize(shape, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA) > 0.25
         letters = cv2.dilate(letters.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         cleared[y0:y1, x0:x1] &= ~letters
+        _clear_rims(cleared, (x0, y0, x1, y1))
         around = (slice(max(0, y0 - bridge.shape[0]), y1 + bridge.shape[0]), slice(max(0, x0 - 2), x1 + 2))
         closed = cv2.morphologyEx(cleared[around].astype(np.uint8), cv2.MORPH_CLOSE, bridge) > 0
         cleared[around] |= closed & mask[around]
+        beyond = (y1 - y0) // 2
+        along = (slice(max(0, y0 - beyond), y1 + beyond), slice(max(0, x0 - 2), x1 + 2))
+        cleared[along] |= _along(mask[along], cleared[along])
     return cleared
+
+
+def _clear_rims(cleared: NDArray[np.bool_], box: tuple[int, int, int, int]) -> None:
+    """Clear what is left above and below a name's letters where they stand a pixel higher than was thought."""
+    x0, y0, x1, y1 = box
+    margin = max(2, (y1 - y0) // 4)
+    top, left = max(0, y0 - margin), max(0, x0 - margin)
+    around = cleared[top : y1 + margin, left : x1 + margin]
+    count, numbers, stats, _ = cv2.connectedComponentsWithStats(around.astype(np.uint8), connectivity=8)
+    for number, (x, y, wide, tall, _) in enumerate(stats[1:count].tolist(), start=1):
+        inside = x > 0 and y > 0 and x + wide < around.shape[1] and y + tall < around.shape[0]
+        if inside and (top + y + tall <= y0 + 2 or top + y >= y1 - 2):
+            around[numbers == number] = False
+
+
+def _along(mask: NDArray[np.bool_], cleared: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The trace that runs along through a name's letters, where nothing of it is left once they are cleared."""
+    gap: NDArray[np.bool_] = np.logical_not(cleared.any(axis=0))
+    if gap[0] or gap[-1] or not gap.any():
+        return np.zeros_like(mask)
+    missing = np.where(cleared, 0.0, np.where(mask, _LETTERS_COST, 1.0)).astype(np.float32).T[:, None]
+    missing[0][:, ~cleared[:, 0]] = missing[-1][:, ~cleared[:, -1]] = float(mask.size)
+    path = cheapest_paths(missing, even_climb(mask.shape[0]))[0][0]
+    pen = float(np.median(cleared[:, ~gap].sum(axis=0)))
+    near = np.abs(np.arange(mask.shape[0])[:, None] - path[None, :]) <= pen / 2.0
+    trace: NDArray[np.bool_] = near & mask & gap[None, :]
+    return trace
 
 
 def uneven(lefts: Sequence[float], columns: Columns, pulses: Sequence[PrintedPulse], pixels_per_mm: float) -> bool:

@@ -24,6 +24,7 @@ NAME_REACH_MM = 5.0  # how far a name may stand from its place
 _READ, _READ_MARGIN = 0.58, 0.03
 _ELSE = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))  # likeness of another name, and its lead over the one expected
 _ELSE_KIN = (_READ, 0.045)  # the same for names that differ in one letter
+_ELSE_CHEST = (0.56, 0.035)  # and for chest leads, which no equation proves
 _DOUBT, _DOUBT_LEAD = 0.7, 0.02  # the same, twice on a sheet
 _EXCHANGED_LEAD = 0.1  # of two chest leads' names at their places, to the same two exchanged
 _ALIKE, _ALIKE_LEAD = {"V5", "V6"}, 0.05  # the same for two that differ little
@@ -123,8 +124,8 @@ class SecondLook:
         """Whether the names that cannot be read are, together, nothing else than the layout's; kept as letters then."""
         if not in_order(self._fit.layout, self.read, self._looks):
             return False
-        for name, place in faint_names(self._fit.layout, self.read, self._looks):
-            self.letters.append((name, self._fonts[0], _box(name, self._fonts[0], place, self._height)))
+        for name, look in faint_names(self._fit.layout, self.read, self._looks):
+            self.letters.append((name, look.printed[name][0], _box(name, look)))
         return True
 
     def _telling(self) -> list[str]:
@@ -147,14 +148,14 @@ class SecondLook:
             raise self._contradiction(out_of_place[0].lead)
         if cell in self._found or expected == "I":
             return
-        if _lone_bar(self._ink, (self._fit.across[cell], self._fit.down[cell]), self._height, self._pixels_per_mm):
+        if lone_bar(self._ink, (self._fit.across[cell], self._fit.down[cell]), self._height, self._pixels_per_mm):
             raise self._contradiction("I")
 
     def _look_at(self, cell: Cell, expected: str) -> None:
         """Read the name at a place, or refuse a sheet that has another there."""
         out_of_place = self._out_of_place(cell)
-        place = self._fit.across[cell], self._fit.down[cell]
-        look = look_again(self._legible, place, self._reach, self._height, self._fonts)
+        place, reach = self._where(cell, expected)
+        look = look_again(self._legible, place, reach, self._height, self._fonts)
         if look is None:
             if out_of_place:
                 raise self._contradiction(out_of_place[0].lead)
@@ -164,11 +165,21 @@ class SecondLook:
         if not same_name(name, expected):
             self._check_other(name, likeness, expected, look, out_of_place)
         elif likeness >= _READ and (margin >= _READ_MARGIN or expected.endswith("aVR")):
-            box = _box(name, self._fonts[0], look.centre[name], self._height)
+            box, font = _box(name, look), look.printed[name][0]
             self.read.add(cell)
             self.boxes.append((*cell, box))
-            self.letters.append((name, self._fonts[0], box))
-            self.newly.append(_label(name, self._fonts[0], box, likeness, margin))
+            self.letters.append((name, font, box))
+            self.newly.append(_label(name, font, box, likeness, margin))
+
+    def _where(self, cell: Cell, name: str) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Where a name's middle may stand: names of a column begin together, or have their middles together."""
+        if self._reach[0] >= NAME_REACH_MM * self._pixels_per_mm:
+            return (float(self._fit.across[cell]), float(self._fit.down[cell])), self._reach
+        usual = float(np.median([label.right - label.left for label in self._found.values()]))
+        word = shapes().by_name[name, self._fonts[0]]
+        wider = (word.aspect * self._height - usual) / 2.0
+        place = float(self._fit.across[cell]) + wider / 2.0, float(self._fit.down[cell])
+        return place, (self._reach[0] + abs(wider) / 2.0, self._reach[1])
 
     def _check_twice(self) -> None:
         """Refuse a sheet where a place looks like another's name at least as clearly as that one's own place does."""
@@ -191,7 +202,7 @@ class SecondLook:
             raise self._contradiction(out_of_place[0].lead)
         ahead = likeness - max(value for other, value in look.likeness.items() if same_name(other, expected))
         self._doubted += likeness >= _DOUBT and ahead >= _DOUBT_LEAD
-        limits = (*_ELSE, _ELSE_KIN) if _kin(name, expected) else _ELSE
+        limits = (*_ELSE, _ELSE_CHEST if name[0] == "V" else _ELSE_KIN) if _kin(name, expected) else _ELSE
         if self._doubted > 1 or any(likeness >= least and ahead >= lead for least, lead in limits):
             raise self._contradiction(name)
 
@@ -230,7 +241,7 @@ def _certain(label: PrintedLabel, ink: Ink) -> bool:
     return set(label.lead) == {"I"} and len(label.lead) > 1 and _bars(label, ink) == len(label.lead)
 
 
-def _lone_bar(ink: Ink, place: tuple[float, float], height: float, pixels_per_mm: float) -> bool:
+def lone_bar(ink: Ink, place: tuple[float, float], height: float, pixels_per_mm: float) -> bool:
     """Whether an I stands where II or III should: one bar as tall as the letters, and blank paper beside it."""
     reach = round(_BAR_REACH_MM * pixels_per_mm)
     left, top = max(0, round(place[0]) - reach), max(0, round(place[1] - 0.9 * height))
@@ -239,10 +250,13 @@ def _lone_bar(ink: Ink, place: tuple[float, float], height: float, pixels_per_mm
         return False
     count, _, stats, _ = cv2.connectedComponentsWithStats(window, connectivity=8)
     for x, y, wide, tall, _ in stats[1:count].tolist():
+        if x == 0 or x + wide == window.shape[1]:
+            continue  # the window cuts it: of a wave or a word a piece only is seen
         upright = 0.8 * height < tall < 1.2 * height and wide < 0.35 * height
         if upright and abs(top + y + tall / 2.0 - place[1]) < 0.35 * height:
             beside = window[y : y + tall, max(0, x - round(height)) : x + wide + round(height)]
-            return int(beside.sum()) == int(window[y : y + tall, x : x + wide].sum())
+            if int(beside.sum()) == int(window[y : y + tall, x : x + wide].sum()):
+                return True
     return False
 
 
@@ -268,7 +282,7 @@ def _label(name: str, font: str, box: Box, likeness: float, margin: float) -> Pr
     )
 
 
-def _box(name: str, font: str, centre: tuple[float, float], height: float) -> Box:
-    word = next(word for word in shapes().words if word.name == name and word.font == font)
-    x, y = centre
-    return x - height * word.aspect / 2.0, y - height / 2.0, x + height * word.aspect / 2.0, y + height / 2.0
+def _box(name: str, look: Look) -> Box:
+    font, height = look.printed[name]
+    (x, y), aspect = look.centre[name], shapes().by_name[name, font].aspect
+    return x - height * aspect / 2.0, y - height / 2.0, x + height * aspect / 2.0, y + height / 2.0

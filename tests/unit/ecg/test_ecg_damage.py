@@ -13,11 +13,12 @@ from ecg_ingest import LEADS, EcgRefused, RefusalReason, RenderStyle, raster, re
 from ecg_ingest.crossings import Run, divide
 from ecg_ingest.flatten import Paper, read_paper
 from ecg_ingest.folds import without_folds
-from ecg_ingest.ink import find_ink
+from ecg_ingest.ink import Ink, find_ink
 from ecg_ingest.pen_marks import pen_marks
 from ecg_ingest.raster_columns import Columns, PrintedPulse, erase_words, uneven
 from ecg_ingest.raster_layout import LAYOUTS
 from ecg_ingest.raster_signals import cell_signals, moved_left, row_shifts, strokes_in_doubt
+from ecg_ingest.second_look import lone_bar
 from ecg_ingest.trace import Line, Row, follow
 from tests.unit.ecg.test_ecg_raster import boxes_hold_their_cells, drawn, likeness
 
@@ -178,8 +179,46 @@ def test_waves_of_two_rows_that_touch_stay_as_long_as_they_are_beside() -> None:
     assert (lower.other == lower.ends).all()
 
 
+def hidden(step: float, beyond: float = 0.0, alone: float = 0.0) -> tuple[Run, Run]:
+    """Waves that grow by `step` pixels a column towards one another, the middle five columns one run of ink.
+
+    `beyond` is how far that ink goes below the lower row; `alone` an S wave elsewhere that nothing touches.
+    """
+    upper, lower = level_lines()
+    for away in range(3, 8):
+        for column in (100 - away, 100 + away):
+            upper[1, column] += (8 - away) * step
+            lower[0, column] -= (8 - away) * step
+    upper[1, 75] += alone
+    upper[:, 98:103] = lower[:, 98:103] = np.array([[99.0], [221.0 + beyond]])
+    return divided(upper, lower)
+
+
+def test_waves_hidden_by_one_another_go_on_as_steeply_as_beside() -> None:
+    upper, lower = hidden(10.0)
+    assert 152.0 < float(upper.end[100]) < 182.0
+    assert 138.0 < float(lower.start[100]) < 168.0
+    assert (upper.end[98:103] >= lower.start[98:103] - 1.0).all()
+    assert (upper.other != upper.ends).any()
+
+
+def test_waves_hidden_by_one_another_go_no_farther_than_those_that_nothing_touches() -> None:
+    upper, _ = hidden(10.0, alone=54.0)
+    assert float(upper.end[100]) <= 101.0 + 54.0
+    upper, _ = hidden(10.0, alone=20.0)  # a smaller one says nothing
+    assert float(upper.end[100]) > 101.0 + 54.0
+
+
+def test_a_wave_that_may_have_gone_on_through_the_other_row_is_in_doubt_all_the_way() -> None:
+    upper, lower = hidden(18.0, beyond=30.0)
+    assert (upper.other[1, 100:101] == 251.0).all()
+    assert (lower.other[1, 100:101] < 251.0).all()
+    upper, lower = hidden(18.0)
+    assert float(upper.other[1].max()) < 240.0
+
+
 def test_a_stroke_that_may_be_either_row_s_is_in_doubt() -> None:
-    upper, lower = touching(8)
+    upper, lower = touching(14)
     assert (upper.other != upper.ends).any()
     assert (lower.other != lower.ends).any()
 
@@ -222,6 +261,41 @@ def test_leads_whose_strokes_may_be_their_neighbours_are_refused(doubt: float, l
         cell_signals(lines, layout, columns, 6.0)
     assert refusal.value.reason is RefusalReason.TRACES_OVERLAP
     assert "V2" in refusal.value.detail
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+def test_a_trace_that_runs_along_through_letters_stays(slope: float) -> None:
+    mask = np.zeros((60, 100), dtype=np.bool_)
+    trace = np.rint(30.0 + slope * np.arange(100)).astype(int)
+    for offset in (-1, 0, 1):
+        mask[trace + offset, np.arange(100)] = True
+    letter = np.zeros((20, 40), dtype=np.float32)
+    letter[:, 2:38] = 1.0
+    mask[22:42, 32:68] = True
+    cleared = erase_words(mask, [(30.0, 22.0, 70.0, 42.0)], [letter], 6.0)
+    assert cleared.any(axis=0).all()
+    assert cleared.sum(axis=0).max() <= 5
+    above = mask.copy()
+    above[:20] = False
+    above[trace - 1, np.arange(100)] = above[trace, np.arange(100)] = above[trace + 1, np.arange(100)] = False
+    above[22:42, 32:68] = True
+    assert not erase_words(above, [(30.0, 22.0, 70.0, 42.0)], [letter], 6.0).any()  # no trace: nothing is left
+
+
+def test_rims_of_letters_that_stand_a_little_higher_are_cleared() -> None:
+    mask = np.zeros((60, 100), dtype=np.bool_)
+    mask[45:48] = True
+    mask[18:40, 40:50] = True
+    cleared = erase_words(mask, [(40.0, 20.0, 50.0, 40.0)], [np.ones((20, 10), dtype=np.float32)], 6.0)
+    assert cleared.sum() == mask[45:48].sum()
+
+
+def test_a_wave_s_piece_is_no_lone_i() -> None:
+    darkness = np.zeros((80, 200), dtype=np.float32)
+    darkness[30:50, 100:104] = 1.0  # a bar as tall as letters
+    ink = Ink(darkness=darkness, mask=darkness > 0.4, level=1.0, grid_level=0.0)
+    assert lone_bar(ink, (100.0, 40.0), 20.0, 6.0)
+    assert not lone_bar(ink, (65.0, 40.0), 20.0, 6.0)  # the window's edge cuts it
 
 
 def test_letters_that_reach_beyond_the_page_are_passed_over() -> None:

@@ -25,7 +25,7 @@ FAINT = {(5, 0): "aVF", (2, 1): "V3", (3, 1): "V4", (4, 1): "V5", (5, 1): "V6"}
 def look(most_like: str, ahead: float = 0.06, likeness: float = 0.5) -> Look:
     """A place that looks like one name more than like all others."""
     values = {name: likeness - (0.0 if name == most_like else ahead) for name in NAMES}
-    return Look(likeness=values, centre=dict.fromkeys(NAMES, (0.0, 0.0)))
+    return Look(likeness=values, centre=dict.fromkeys(NAMES, (0.0, 0.0)), printed={})
 
 
 def test_faint_names_in_order_are_believed() -> None:
@@ -57,7 +57,7 @@ def test_a_place_looked_at_for_its_own_name_only_proves_no_order() -> None:
     looks = {cell: look(name) for cell, name in FAINT.items()}
     likeness = {"aVR": 0.5, "-aVR": 0.45}
     rows = tuple(("aVR", *names[1:]) if row == 5 else names for row, names in enumerate(SIX_BY_TWO.rows))
-    looks[5, 0] = Look(likeness=likeness, centre=dict.fromkeys(likeness, (0.0, 0.0)))
+    looks[5, 0] = Look(likeness=likeness, centre=dict.fromkeys(likeness, (0.0, 0.0)), printed={})
     assert not in_order(replace(SIX_BY_TWO, rows=rows), READ, looks)
 
 
