@@ -22,8 +22,10 @@ LEAST_READ = 6  # of nine names that tell (aVR to V6)
 _LEAST_CHEST = 4
 NAME_REACH_MM = 5.0  # how far a name may stand from its place
 _READ, _READ_MARGIN = 0.58, 0.03
-_ELSE = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))  # likeness of another name, and its lead over the one expected
+# Likeness of another name, and its lead over the one expected.
+_ELSE: tuple[tuple[float, float], ...] = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))
 _ELSE_KIN = (_READ, 0.045)  # the same for names that differ in one letter
+_OWN_SEEN = 0.7  # the likeness from which on the one expected may be under a trace, and look a little more like its kin
 _ELSE_CHEST = (0.56, 0.035)  # and for chest leads, which no equation proves
 _DOUBT, _DOUBT_LEAD = 0.7, 0.02  # the same, twice on a sheet
 _EXCHANGED_LEAD = 0.1  # of two chest leads' names at their places, to the same two exchanged
@@ -200,9 +202,14 @@ class SecondLook:
         """Refuse a sheet where what is not the name expected clearly is another, or where it perhaps is, twice."""
         if out_of_place:
             raise self._contradiction(out_of_place[0].lead)
-        ahead = likeness - max(value for other, value in look.likeness.items() if same_name(other, expected))
+        own = max(value for other, value in look.likeness.items() if same_name(other, expected))
+        ahead = likeness - own
         self._doubted += likeness >= _DOUBT and ahead >= _DOUBT_LEAD
-        limits = (*_ELSE, _ELSE_CHEST if name[0] == "V" else _ELSE_KIN) if _kin(name, expected) else _ELSE
+        limits = _ELSE
+        if _kin(name, expected) and name[0] == "V":
+            limits = (*_ELSE, _ELSE_CHEST)
+        elif _kin(name, expected) and own < _OWN_SEEN:
+            limits = (*_ELSE, _ELSE_KIN)
         if self._doubted > 1 or any(likeness >= least and ahead >= lead for least, lead in limits):
             raise self._contradiction(name)
 
