@@ -22,9 +22,11 @@ LEAST_READ = 6  # of nine names that tell (aVR to V6)
 _LEAST_CHEST = 4
 NAME_REACH_MM = 5.0  # how far a name may stand from its place
 _READ, _READ_MARGIN = 0.58, 0.03
-_ELSE = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))  # likeness of another name, and its lead over the one expected
+# Likeness of another name, and its lead over the one expected.
+_ELSE: tuple[tuple[float, float], ...] = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))
 _ELSE_KIN = (_READ, 0.045)  # the same for names that differ in one letter
-_ELSE_CHEST = (0.56, 0.035)  # and for chest leads, which no equation proves
+_OWN_SEEN = 0.7  # the likeness from which on the one expected may be under a trace, and look a little more like its kin
+_TWICE, _TWICE_SHARE = 0.56, 0.6  # likeness of a name seen at two places; its lead at the wrong one, of that at its own
 _DOUBT, _DOUBT_LEAD = 0.7, 0.02  # the same, twice on a sheet
 _EXCHANGED_LEAD = 0.1  # of two chest leads' names at their places, to the same two exchanged
 _ALIKE, _ALIKE_LEAD = {"V5", "V6"}, 0.05  # the same for two that differ little
@@ -188,10 +190,11 @@ class SecondLook:
             if cell not in self._looks or cell in self.read:
                 continue
             name, likeness, _ = self._looks[cell].best()
-            if likeness < _READ or not _kin(name, expected) or name not in own.get(name, ()):
+            if likeness < _TWICE or not _kin(name, expected) or name not in own.get(name, ()):
                 continue
             lead = likeness - self._looks[cell].likeness.get(expected, 0.0)
-            if lead >= max(_DOUBT_LEAD, own[name][name] - own[name].get(expected, 0.0)):
+            share = _TWICE_SHARE if name[0] == "V" else 1.0  # of the others their equations say more
+            if lead >= max(_DOUBT_LEAD, share * (own[name][name] - own[name].get(expected, 0.0))):
                 raise self._contradiction(name)
 
     def _check_other(
@@ -200,9 +203,12 @@ class SecondLook:
         """Refuse a sheet where what is not the name expected clearly is another, or where it perhaps is, twice."""
         if out_of_place:
             raise self._contradiction(out_of_place[0].lead)
-        ahead = likeness - max(value for other, value in look.likeness.items() if same_name(other, expected))
+        own = max(value for other, value in look.likeness.items() if same_name(other, expected))
+        ahead = likeness - own
         self._doubted += likeness >= _DOUBT and ahead >= _DOUBT_LEAD
-        limits = (*_ELSE, _ELSE_CHEST if name[0] == "V" else _ELSE_KIN) if _kin(name, expected) else _ELSE
+        limits = _ELSE
+        if _kin(name, expected) and (name[0] == "V" or own < _OWN_SEEN):
+            limits = (*_ELSE, _ELSE_KIN)
         if self._doubted > 1 or any(likeness >= least and ahead >= lead for least, lead in limits):
             raise self._contradiction(name)
 
