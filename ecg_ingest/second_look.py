@@ -23,9 +23,7 @@ _LEAST_CHEST = 4
 NAME_REACH_MM = 5.0  # how far a name may stand from its place
 _READ, _READ_MARGIN = 0.58, 0.03
 # Likeness of another name, and its lead over the one expected.
-_ELSE: tuple[tuple[float, float], ...] = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))
-_ELSE_KIN = (_READ, 0.045)  # the same for names that differ in one letter
-_OWN_SEEN = 0.7  # the likeness from which on the one expected may be under a trace, and look a little more like its kin
+_ELSE = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))
 _TWICE, _TWICE_SHARE = 0.56, 0.6  # likeness of a name seen at two places; its lead at the wrong one, of that at its own
 _DOUBT, _DOUBT_LEAD = 0.7, 0.02  # the same, twice on a sheet
 _EXCHANGED_LEAD = 0.1  # of two chest leads' names at their places, to the same two exchanged
@@ -106,21 +104,27 @@ class SecondLook:
         return len(telling) >= LEAST_READ and sum(name.startswith("V") for name in telling) >= _LEAST_CHEST
 
     def exchangeable(self) -> tuple[str, str] | None:
-        """Two chest leads, read by a second look or not at all, that may as well be named the other way round.
+        """Two chest leads of which no name stands free, and that may as well be named the other way round.
 
         Limb leads are proved by their equations as well.
         """
-        unsure = [
-            (name, self._looks[cell].likeness if cell in self._looks else {})
-            for cell, name in _places(self._fit)
-            if name.startswith("V") and (cell in self._looks or cell not in self.read)
-        ]
+        places = [(cell, name) for cell, name in _places(self._fit) if name.startswith("V")]
+        unsure = [(name, self._seen_at(cell, name)) for cell, name in places if not self._stands_free(cell)]
         for (one, first), (other, second) in itertools.combinations(unsure, 2):
             kept = first.get(one, 0.0) + second.get(other, 0.0)
             needed = _ALIKE_LEAD if {one, other} == _ALIKE else _EXCHANGED_LEAD
             if kept - first.get(other, 0.0) - second.get(one, 0.0) < needed:
                 return one, other
         return None
+
+    def _stands_free(self, cell: Cell) -> bool:
+        return cell in self._found and self._found[cell].sure and self._found[cell].free
+
+    def _seen_at(self, cell: Cell, name: str) -> dict[str, float]:
+        """How much a place looks like each name; of a name read among traces, how much more than like any other."""
+        if cell in self._looks:
+            return self._looks[cell].likeness
+        return {name: self._found[cell].margin} if cell in self.read else {}
 
     def in_order(self) -> bool:
         """Whether the names that cannot be read are, together, nothing else than the layout's; kept as letters then."""
@@ -203,13 +207,9 @@ class SecondLook:
         """Refuse a sheet where what is not the name expected clearly is another, or where it perhaps is, twice."""
         if out_of_place:
             raise self._contradiction(out_of_place[0].lead)
-        own = max(value for other, value in look.likeness.items() if same_name(other, expected))
-        ahead = likeness - own
+        ahead = likeness - max(value for other, value in look.likeness.items() if same_name(other, expected))
         self._doubted += likeness >= _DOUBT and ahead >= _DOUBT_LEAD
-        limits = _ELSE
-        if _kin(name, expected) and (name[0] == "V" or own < _OWN_SEEN):
-            limits = (*_ELSE, _ELSE_KIN)
-        if self._doubted > 1 or any(likeness >= least and ahead >= lead for least, lead in limits):
+        if self._doubted > 1 or any(likeness >= least and ahead >= lead for least, lead in _ELSE):
             raise self._contradiction(name)
 
 
