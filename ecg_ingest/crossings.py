@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ecg_ingest.stretches import stretches
+
 BASE_MM = 8.0  # over which the level line around a stroke is taken
 _FLANK_MM = 2.5  # beside a stroke that reaches from row to row
 _TOGETHER_MM = 1.0  # that two rows' paths may run along one line: they cross
@@ -74,11 +76,11 @@ def divide(upper: Run, lower: Run, pixels_per_mm: float) -> None:
         float((upper.end - above)[clear].max(initial=0.0)),
         float((below - lower.start)[clear].max(initial=0.0)),
     )
-    for left, right in _stretches(merged):
+    for left, right in stretches(merged):
         if shared[left:right].any() and _touch(upper, lower, left, right, parted, (above, below), pixels_per_mm):
             _split(upper, lower, left, right, (above, below), longest, pixels_per_mm)
             shared[left:right] = False
-    for left, right in _stretches(shared):
+    for left, right in stretches(shared):
         beside = [*range(max(0, left - reach), left), *range(right, min(shared.size, right + reach))]
         beside = [column for column in beside if not shared[column]]
         falls = max((upper.end[c] - above[c] for c in beside if upper.on[c]), default=0.0)
@@ -97,11 +99,6 @@ def divide(upper: Run, lower: Run, pixels_per_mm: float) -> None:
     through = (upper.whole != lower.whole).any(axis=0)
     lower.other[0] = np.where(through & lower.on, np.maximum(lower.other[0], above - pen), lower.other[0])
     upper.other[1] = np.where(through & upper.on, np.minimum(upper.other[1], below + pen), upper.other[1])
-
-
-def _stretches(of: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], of, [False])).astype(np.int8)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _touch(
@@ -206,8 +203,7 @@ def part(upper: Run, above: float, lower: Run, below: float, pixels_per_mm: floa
     upper_middle, lower_middle = (upper.start + upper.end) / 2.0, (lower.start + lower.end) / 2.0
     level = np.maximum(upper.end - upper.start, lower.end - lower.start) < _STROKE_MM * pixels_per_mm
     together = upper.on & lower.on & level & (np.abs(upper_middle - lower_middle) <= 1.0)
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], together, [False])).astype(np.int8)))
-    for left, right in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+    for left, right in stretches(together):
         if right - left < _TOGETHER_MM * pixels_per_mm:
             continue
         height = float(np.median(upper_middle[left:right]))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ecg_ingest.folds import without_folds
 from ecg_ingest.paper_grid import brightest_channel
 from ecg_ingest.pen_marks import pen_marks
+from ecg_ingest.stretches import stretches
 
 _PAPER_MM = 3.0  # nothing printed on a sheet is wider
 _HIGH, _LOW = 0.5, 0.3  # of the ink's darkness: surely ink; ink where it touches what surely is
@@ -93,7 +94,7 @@ def without_bars(ink: Ink, pixels_per_mm: float) -> Ink:
     upright = cv2.morphologyEx(ink.mask.astype(np.uint8), cv2.MORPH_OPEN, tall)
     bars = np.zeros_like(upright)
     least = max(1, int(np.ceil(_BAR_WIDE_MM * pixels_per_mm)))  # a steep trace has such a run in a column or two
-    for left, right in _stretches(cv2.reduce(upright, 0, cv2.REDUCE_MAX)[0] > 0):
+    for left, right in stretches(cv2.reduce(upright, 0, cv2.REDUCE_MAX)[0] > 0):
         if right - left < least:
             continue
         part = upright[:, left:right]
@@ -113,12 +114,6 @@ def without_bars(ink: Ink, pixels_per_mm: float) -> Ink:
         level=ink.level,
         grid_level=ink.grid_level,
     )
-
-
-def _stretches(inked: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Columns beside one another that hold something: first, and the last and one."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], inked, [False])).astype(np.int8)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _darkness(brightest: NDArray[np.uint8], pixels_per_mm: float) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ecg_ingest.cheapest_path import cheapest_paths, even_climb
 from ecg_ingest.paper_scale import PULSE_SECONDS, STANDARD_MM_PER_SECOND
+from ecg_ingest.stretches import stretches
 from ecg_ingest.trace import Line
 
 _LABELS_EVEN_MM, _FIRST_LABEL_MM = 2.0, 5.5  # between labels' distances from their columns' beginnings, if in doubt
@@ -83,7 +84,7 @@ def _pulse(line: Line, left: int, right: int, across: float, down: float) -> Pri
         return None
     lowest = float(np.quantile(line.bottom[window][known], 0.8))
     rough = np.where(known, (lowest - line.top[window]) / down, 0.0)
-    for run_left, run_right in _stretches(rough > _PULSE_HEIGHT_MM[0]):
+    for run_left, run_right in stretches(rough > _PULSE_HEIGHT_MM[0]):
         width = (run_right - run_left) / across
         if not _PULSE_WIDTH_MM[0] <= width <= _PULSE_WIDTH_MM[1]:
             continue
@@ -154,11 +155,6 @@ def _steep(up: NDArray[np.float64], left: int, right: int, height: float, across
     foot_before = left <= 1 or (before.size > 0 and float(before.min()) < 0.35 * height)
     foot_after = after.size > 0 and float(after.min()) < 0.35 * height
     return rises and falls and foot_before and foot_after
-
-
-def _stretches(above: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], above, [False])).astype(np.int8)))
-    return [(int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def find_columns(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ecg_ingest.cheapest_path import cheapest_paths
 from ecg_ingest.crossings import Run
 from ecg_ingest.row_bands import band_costs, row_bands
+from ecg_ingest.stretches import stretches
 
 _ROWS_AT_ONCE = 6  # that are followed: memory grows with each
 _TOGETHER, _FINE_PIXELS_PER_MM = 2, 5.9  # pixels of a column, where a pen is as wide
@@ -92,8 +93,7 @@ def _leave_specks(
     for column in np.flatnonzero(broken & (highest < lowest)).tolist():
         top = int(tops[column])
         ink = upright[column, top : int(bottoms[column])]
-        edges = np.flatnonzero(np.diff(np.concatenate(([False], ink, [False])).astype(np.int8)))
-        starts, stops = edges[::2] + top, edges[1::2] + top
+        starts, stops = np.array(stretches(ink)).T + top
         on_way = np.minimum(stops - 1, lowest[column]) >= np.maximum(starts, highest[column])
         longest = int(np.argmax(np.where(on_way, stops - starts, 0)))
         if not starts[longest] <= path[column] < stops[longest]:

@@ -17,6 +17,7 @@ from ecg_ingest.cheapest_path import cheapest_paths, even_climb
 from ecg_ingest.crossings import BASE_MM, Run, divide, part, running_median
 from ecg_ingest.row_bands import ASTRAY_PITCHES
 from ecg_ingest.row_runs import row_runs
+from ecg_ingest.stretches import stretches
 
 _COARSE_PIXELS_PER_MM = 2.0
 _LEAST_COVERAGE = 0.62  # of a row's columns that hold ink on its path
@@ -251,10 +252,9 @@ def _near_rows(mask: NDArray[np.bool_], rows: list[NDArray[np.float64]], pixels_
     pitch = float(np.median(np.diff(at))) if len(rows) > 1 else 0.0
     reach = max(_FAR_PITCHES * pitch, _FAR_MM * pixels_per_mm)
     down = np.arange(mask.shape[0])[:, None]
-    far = ((down + 1 < at - reach) | (down > at + reach)).all(axis=1)
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], far, [False])).astype(np.int8)))
+    far = np.asarray(((down + 1 < at - reach) | (down > at + reach)).all(axis=1), dtype=np.bool_)
     kept = mask.copy()
-    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+    for start, end in stretches(far):
         top, bottom = max(0, start - 1), min(mask.shape[0], end + 1)  # what touches a near row is near
         count, numbers = cv2.connectedComponents(mask[top:bottom].astype(np.uint8), connectivity=8)
         near = np.zeros(count, dtype=np.bool_)
@@ -348,9 +348,8 @@ def heights(line: Line, pixels_per_mm: float) -> NDArray[np.float64]:
 
 def _middles(peak: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     """Stretches of columns without the pen's half on either side; at least the middle of each stays."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], peak, [False])).astype(np.int8)))
     kept = np.zeros_like(peak)
-    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+    for start, end in stretches(peak):
         middle = (start + end - 1) // 2
         kept[min(start + reach, middle) : max(end - reach, middle + 1)] = True
     return kept
