@@ -98,7 +98,7 @@ def _reduced(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _unbent(paper: Paper) -> Paper:
-    """The paper redrawn flat where its grid shows that it is bent, and can be believed."""
+    """The paper redrawn flat where its grid shows that it is bent, and can be believed; else in doubt unless flat."""
     if not paper.scales or paper.scales[0].score > _CLEAR_GRID:
         return paper
     pattern = without_ink(tint(paper.rgb), paper.rgb)
@@ -112,11 +112,11 @@ def _unbent(paper: Paper) -> Paper:
         if best is None or bend.residual_mm < _LESS * best[0].residual_mm:
             best = bend, scale
     if best is None:
-        return paper
+        return replace(paper, doubtful=True)
     bend, scale = best
     straight = straighten(paper.rgb, bend, scale.mean)
     if straight is None:
-        return paper
+        return replace(paper, doubtful=True)
     return Paper(
         rgb=straight.rgb,
         to_picture=np.eye(3),

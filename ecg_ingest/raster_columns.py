@@ -18,6 +18,8 @@ from ecg_ingest.stretches import stretches
 from ecg_ingest.trace import Line
 
 _LABELS_EVEN_MM, _FIRST_LABEL_MM = 2.0, 5.5  # between labels' distances from their columns' beginnings, if in doubt
+_LABELS_EVEN_UNFRAMED_MM = 1.2  # the same where the lines do not begin and end with the columns
+_FRAMED_MM = 1.5
 _PULSE_EVEN = 0.12  # of a pulse's width, that proves a millimetre where the grid is in doubt
 _SEARCH_BEFORE_MM, _SEARCH_AFTER_MM = 36.0, 8.0  # of a column's beginning, about its label's left edge
 _JUMP_MM = 1.2  # a jump counts up to this
@@ -54,6 +56,7 @@ class Columns:
 
     starts: tuple[float, ...]  # one a column, and the end of the last
     contradicted: bool  # whether all lines jump together some millimetres beside where columns should begin
+    framed: bool  # whether the lines begin and end with them
 
 
 def find_pulses(line: Line, across: float, down: float) -> list[PrintedPulse]:
@@ -197,7 +200,12 @@ def find_columns(
     return Columns(
         starts=tuple((best + width * np.arange(count + 1)).tolist()),
         contradicted=count > 2 and _jumps_beside(jumps, np.asarray(edges_inside, dtype=np.float64), across),
+        framed=_near(begins, best, across) and _near(ends, best + width * count, across),
     )
+
+
+def _near(places: Sequence[float], edge: float, across: float) -> bool:
+    return len(places) > 0 and abs(float(np.median(places)) - edge) <= _FRAMED_MM * across
 
 
 def _jumps_beside(jumps: NDArray[np.float64], edges: NDArray[np.float64], across: float) -> bool:
@@ -381,4 +389,5 @@ def uneven(lefts: Sequence[float], columns: Columns, pulses: Sequence[PrintedPul
         usual = PULSE_SECONDS * STANDARD_MM_PER_SECOND
         return not widths or abs(float(np.median(widths)) / usual - 1.0) > _PULSE_EVEN
     inner = apart[1:]
-    return bool(np.ptp(inner) > _LABELS_EVEN_MM or abs(apart[0] - np.median(inner)) > _FIRST_LABEL_MM)
+    most = _LABELS_EVEN_MM if columns.framed else _LABELS_EVEN_UNFRAMED_MM
+    return bool(np.ptp(inner) > most or abs(apart[0] - np.median(inner)) > _FIRST_LABEL_MM)

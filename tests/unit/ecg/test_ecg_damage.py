@@ -250,7 +250,7 @@ def test_leads_whose_strokes_may_be_their_neighbours_are_refused(doubt: float, l
     lines = [beating(500, beats, 100.0 * (row + 1)) for row in range(12)]
     for row in range(7, 7 + leads):
         lines[row] = replace(lines[row], doubt=np.where(lines[row].bottom - lines[row].top > 10.0, doubt, 0.0))
-    columns = Columns(starts=(0.0, 500.0), contradicted=False)
+    columns = Columns(starts=(0.0, 500.0), contradicted=False, framed=True)
     if not refused:
         cells = cell_signals(lines, layout, columns, 6.0)
         assert set(cells) == set(LEADS)
@@ -346,8 +346,27 @@ def test_a_single_column_on_doubtful_paper_is_uneven_unless_a_pulse_is_as_wide_a
     widths_mm: tuple[float, ...], proved: bool
 ) -> None:
     pulses = [PrintedPulse(width_mm=width, height_mm=10.0, left=10, right=40) for width in widths_mm]
-    columns = Columns(starts=(50.0, 1550.0), contradicted=False)
+    columns = Columns(starts=(50.0, 1550.0), contradicted=False, framed=True)
     assert uneven([60.0], columns, pulses, 6.0) is not proved
+
+
+@pytest.mark.parametrize("framed", [True, False])
+def test_labels_on_doubtful_paper_stand_more_evenly_where_the_lines_do_not_begin_and_end_with_the_columns(
+    framed: bool,
+) -> None:
+    columns = Columns(starts=(0.0, 400.0, 800.0, 1200.0), contradicted=False, framed=framed)
+    assert uneven([12.0, 412.0, 803.0], columns, [], 6.0) is not framed  # 1.5 mm
+    assert not uneven([12.0, 412.0, 806.0], columns, [], 6.0)  # 1 mm
+    assert uneven([12.0, 412.0, 797.0], columns, [], 6.0)  # 2.5 mm
+
+
+def test_paper_whose_grid_is_neither_flat_nor_bent_believably_is_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards: a photograph from the side was read by a grid that explained an eighth of the picture."""
+    sheet = drawn(keystone=0.06)
+    assert read_paper(sheet.rgb).straightened is not None
+    monkeypatch.setattr("ecg_ingest.flatten.find_bend", lambda *_: None)
+    assert read_paper(sheet.rgb).doubtful
+    assert not read_paper(drawn().rgb).doubtful  # a grid that is clearly flat
 
 
 def test_paper_whose_grid_seems_bent_and_that_is_taken_for_flat_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
