@@ -27,7 +27,7 @@ _ELSE = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))
 _TWICE, _TWICE_SHARE = 0.56, 0.6  # likeness of a name seen at two places; its lead at the wrong one, of that at its own
 _DOUBT, _DOUBT_LEAD = 0.7, 0.02  # the same, twice on a sheet
 _EXCHANGED_LEAD = 0.1  # of two chest leads' names at their places, to the same two exchanged
-_ALIKE, _ALIKE_LEAD = {"V5", "V6"}, 0.05  # the same for two that differ little
+_ALIKE, _ALIKE_LEAD = {"V5", "V6"}, 0.03  # the same for two that differ little
 _CERTAIN, _CERTAIN_MARGIN = 0.8, 0.08
 _BAR_REACH_MM = 6.0  # from where a label's middle should be
 _BAR_SHARE = 0.6  # of a label's height that a bar's column is inked
@@ -104,13 +104,15 @@ class SecondLook:
         return len(telling) >= LEAST_READ and sum(name.startswith("V") for name in telling) >= _LEAST_CHEST
 
     def exchangeable(self) -> tuple[str, str] | None:
-        """Two chest leads of which no name stands free, and that may as well be named the other way round.
+        """Two chest leads, not both read where they belong, that may as well be named the other way round.
 
         Limb leads are proved by their equations as well.
         """
         places = [(cell, name) for cell, name in _places(self._fit) if name.startswith("V")]
-        unsure = [(name, self._seen_at(cell, name)) for cell, name in places if not self._stands_free(cell)]
-        for (one, first), (other, second) in itertools.combinations(unsure, 2):
+        unsure = [(cell, name, self._seen_at(cell, name)) for cell, name in places if not self._stands_free(cell)]
+        for (here, one, first), (there, other, second) in itertools.combinations(unsure, 2):
+            if {here, there} <= self.read:
+                continue
             kept = first.get(one, 0.0) + second.get(other, 0.0)
             needed = _ALIKE_LEAD if {one, other} == _ALIKE else _EXCHANGED_LEAD
             if kept - first.get(other, 0.0) - second.get(one, 0.0) < needed:
