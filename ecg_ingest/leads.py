@@ -220,7 +220,10 @@ def _running_mean(samples: NDArray[np.float64], width: int) -> NDArray[np.float6
 
 def _refuse_broken_algebra(recording: Recording, lag_seconds: float) -> None:
     """Refuse limb leads whose equations fail, or hold clearly better under other names."""
-    hint = "leads are exchanged or mislabelled in this file: have the recorder's export checked"
+    hint = (
+        "leads are exchanged or mislabelled, or a picture was misread: have the recorder's export checked; "
+        "photograph paper flat and from straight above, or scan it"
+    )
     residual, equation = worst_residual(recording, lag_seconds)
     if residual > ALGEBRA_LIMIT:
         raise EcgRefused(

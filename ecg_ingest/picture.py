@@ -39,14 +39,16 @@ def count_pages(data: bytes) -> int:
     Raises
     ------
     EcgRefused
-        DAMAGED.
+        TOO_LARGE or DAMAGED.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 return int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
-    except (UnidentifiedImageError, Image.DecompressionBombError, *_FAULTS) as error:
+    except Image.DecompressionBombError as error:
+        raise _too_large("far too many") from error
+    except (UnidentifiedImageError, *_FAULTS) as error:
         raise EcgRefused(RefusalReason.DAMAGED, "the picture cannot be decoded", "export or scan it again") from error
 
 
@@ -66,17 +68,23 @@ def read_picture(data: bytes, page: int = 0) -> NDArray[np.uint8]:
                     image.seek(page)
                 _within_limits(*image.size)
                 return _as_rgb(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError, *_FAULTS) as error:
+    except Image.DecompressionBombError as error:
+        raise _too_large("far too many") from error
+    except (UnidentifiedImageError, *_FAULTS) as error:
         raise EcgRefused(RefusalReason.DAMAGED, "the picture cannot be decoded", "export or scan it again") from error
 
 
 def _within_limits(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise EcgRefused(
-            RefusalReason.TOO_LARGE,
-            f"{width} x {height} pixels; at most {MAX_PIXELS / 1e6:.0f} million are read",
-            "scan the sheet at 300 dots an inch",
-        )
+        raise _too_large(f"{width} x {height}")
+
+
+def _too_large(found: str) -> EcgRefused:
+    return EcgRefused(
+        RefusalReason.TOO_LARGE,
+        f"{found} pixels; at most {MAX_PIXELS / 1e6:.0f} million are read",
+        "scan the sheet at 300 dots an inch",
+    )
 
 
 def _as_rgb(image: Image.Image) -> NDArray[np.uint8]:

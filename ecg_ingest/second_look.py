@@ -31,6 +31,7 @@ _ALIKE, _ALIKE_LEAD = {"V5", "V6"}, 0.03  # the same for two that differ little
 _CERTAIN, _CERTAIN_MARGIN = 0.8, 0.08
 _BAR_REACH_MM = 6.0  # from where a label's middle should be
 _BAR_SHARE = 0.6  # of a label's height that a bar's column is inked
+_SERIFS_WIDE = 0.6  # of a letter's height, an I with its serifs
 _REACH_LEAST_MM = 1.2
 _SETTLED = 4  # names that tell, from which on they say how near to its place a name stands
 _FONTS = 3  # of the page, tried in a second look
@@ -41,11 +42,12 @@ Box = tuple[float, float, float, float]
 class Contradiction(EcgRefused):
     """A name stands where another lead belongs in a layout of which `read` other names are read."""
 
-    def __init__(self, name: str, read: int) -> None:
+    def __init__(self, name: str, expected: str, read: int) -> None:
         super().__init__(
             RefusalReason.LABELS_CONTRADICT,
-            f"the name {name} stands where another lead belongs",
-            "leads are labelled twice, or in an order that no recorder uses: export the ECG again",
+            f"what stands where the name {expected} belongs looks like {name}",
+            "scan the sheet flat and sharply, names and all; if a name is printed twice or in another lead's place, "
+            "export the ECG again",
         )
         self.read = read
 
@@ -140,8 +142,8 @@ class SecondLook:
         names = [self._fit.layout.rows[row][column] for row, column in self.read]
         return [name for name in names if name in TELLING_NAMES]
 
-    def _contradiction(self, name: str) -> Contradiction:
-        return Contradiction(name, len(self._telling()))
+    def _contradiction(self, name: str, expected: str) -> Contradiction:
+        return Contradiction(name, expected, len(self._telling()))
 
     def _out_of_place(self, cell: Cell) -> list[PrintedLabel]:
         """Other leads' names that clearly stand at a place."""
@@ -153,11 +155,11 @@ class SecondLook:
         """Refuse a sheet that has another name where I, II or III belongs."""
         out_of_place = self._out_of_place(cell)
         if any(set(label.lead) == {"I"} for label in out_of_place) or (out_of_place and cell not in self._found):
-            raise self._contradiction(out_of_place[0].lead)
+            raise self._contradiction(out_of_place[0].lead, expected)
         if cell in self._found or expected == "I":
             return
         if lone_bar(self._ink, (self._fit.across[cell], self._fit.down[cell]), self._height, self._pixels_per_mm):
-            raise self._contradiction("I")
+            raise self._contradiction("I", expected)
 
     def _look_at(self, cell: Cell, expected: str) -> None:
         """Read the name at a place, or refuse a sheet that has another there."""
@@ -166,7 +168,7 @@ class SecondLook:
         look = look_again(self._legible, place, reach, self._height, self._fonts)
         if look is None:
             if out_of_place:
-                raise self._contradiction(out_of_place[0].lead)
+                raise self._contradiction(out_of_place[0].lead, expected)
             return
         self._looks[cell] = look
         name, likeness, margin = look.best()
@@ -201,18 +203,18 @@ class SecondLook:
             lead = likeness - self._looks[cell].likeness.get(expected, 0.0)
             share = _TWICE_SHARE if name[0] == "V" else 1.0  # of the others their equations say more
             if lead >= max(_DOUBT_LEAD, share * (own[name][name] - own[name].get(expected, 0.0))):
-                raise self._contradiction(name)
+                raise self._contradiction(name, expected)
 
     def _check_other(
         self, name: str, likeness: float, expected: str, look: Look, out_of_place: Sequence[PrintedLabel]
     ) -> None:
         """Refuse a sheet where what is not the name expected clearly is another, or where it perhaps is, twice."""
         if out_of_place:
-            raise self._contradiction(out_of_place[0].lead)
+            raise self._contradiction(out_of_place[0].lead, expected)
         ahead = likeness - max(value for other, value in look.likeness.items() if same_name(other, expected))
         self._doubted += likeness >= _DOUBT and ahead >= _DOUBT_LEAD
         if self._doubted > 1 or any(likeness >= least and ahead >= lead for least, lead in _ELSE):
-            raise self._contradiction(name)
+            raise self._contradiction(name, expected)
 
 
 def _kin(name: str, other: str) -> bool:
@@ -250,7 +252,7 @@ def _certain(label: PrintedLabel, ink: Ink) -> bool:
 
 
 def lone_bar(ink: Ink, place: tuple[float, float], height: float, pixels_per_mm: float) -> bool:
-    """Whether an I stands where II or III should: one bar as tall as the letters, and blank paper beside it."""
+    """Whether an I stands where II or III should: one bar, perhaps with serifs, and blank paper beside it."""
     reach = round(_BAR_REACH_MM * pixels_per_mm)
     left, top = max(0, round(place[0]) - reach), max(0, round(place[1] - 0.9 * height))
     window = ink.mask[top : round(place[1] + 0.9 * height), left : round(place[0]) + reach].astype(np.uint8)
@@ -260,7 +262,10 @@ def lone_bar(ink: Ink, place: tuple[float, float], height: float, pixels_per_mm:
     for x, y, wide, tall, _ in stats[1:count].tolist():
         if x == 0 or x + wide == window.shape[1]:
             continue  # the window cuts it: of a wave or a word a piece only is seen
-        upright = 0.8 * height < tall < 1.2 * height and wide < 0.35 * height
+        upright = 0.8 * height < tall < 1.2 * height and wide < _SERIFS_WIDE * height
+        stem = np.flatnonzero(window[y + round(0.3 * tall) : y + round(0.7 * tall), x : x + wide].any(axis=0))
+        if stem.size == 0 or np.ptp(stem) >= 0.35 * height or abs(stem.mean() - (wide - 1) / 2.0) > 0.12 * height:
+            continue
         if upright and abs(top + y + tall / 2.0 - place[1]) < 0.35 * height:
             beside = window[y : y + tall, max(0, x - round(height)) : x + wide + round(height)]
             if int(beside.sum()) == int(window[y : y + tall, x : x + wide].sum()):

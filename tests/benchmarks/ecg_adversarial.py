@@ -83,7 +83,7 @@ def _bytes() -> Iterator[Case]:
     yield _case("a JPEG of zeros", R.DAMAGED, make=lambda: b"\xff\xd8\xff\xe0" + bytes(200))
     yield _case("a TIFF of zeros", R.DAMAGED, make=lambda: b"II*\0" + bytes(200))
     yield _case("a BMP of zeros", R.DAMAGED, make=lambda: b"BM" + bytes(200))
-    yield _case("a picture bomb", R.TOO_LARGE, R.DAMAGED, make=_png_bomb)
+    yield _case("a picture bomb", R.TOO_LARGE, make=_png_bomb)
     yield _case("a PDF cut short", R.DAMAGED, make=lambda: sheet(heart(), SheetStyle())[:4000])
     yield _case("a PDF header alone", R.DAMAGED, make=lambda: b"%PDF-1.4\n")
     yield _case("a DICOM prefix alone", R.DAMAGED, R.NOT_AN_ECG, make=lambda: bytes(128) + b"DICM")
@@ -192,6 +192,14 @@ def _pictures() -> Iterator[Case]:
     yield drawn("V3 named twice", R.LABELS_CONTRADICT, names={"V4": "V3"})
     yield drawn("aVL and aVF named the wrong way round", R.LABELS_CONTRADICT, names={"aVL": "aVF", "aVF": "aVL"})
     yield drawn("I and III named the wrong way round", R.LABELS_CONTRADICT, names={"I": "III", "III": "I"})
+    for font in ("_a______.pfb", "com_____.pfb"):  # without and with serifs
+        yield drawn(
+            f"I and II named the wrong way round in {font}",
+            R.LABELS_CONTRADICT,
+            names={"I": "II", "II": "I"},
+            font=font,
+            label_place="below",
+        )
     yield drawn("50 mm/s", R.NON_STANDARD_SCALE, speed=50.0)
     yield drawn("5 mm/mV", R.NON_STANDARD_SCALE, gain=5.0)
     yield drawn("20 mm/mV", R.NON_STANDARD_SCALE, R.TRACES_OVERLAP, gain=20.0)
