@@ -71,14 +71,15 @@ def divide(upper: Run, lower: Run, pixels_per_mm: float) -> None:
     parted = upper.on & lower.on & ~merged & (upper.whole[0] < lower.whole[0])
     clear = parted & (np.convolve(merged, np.ones(2 * reach + 1), mode="same") == 0)
     drawn, margin = np.flatnonzero(upper.on & lower.on), round(_PULSES_MM * pixels_per_mm)
-    clear[: drawn.min(initial=0) + margin] = clear[drawn.max(initial=0) - margin :] = False
+    if drawn.size:
+        clear[: drawn[0] + margin] = clear[max(0, drawn[-1] - margin) :] = False
     longest = (
         float((upper.end - above)[clear].max(initial=0.0)),
         float((below - lower.start)[clear].max(initial=0.0)),
     )
     for left, right in stretches(merged):
         if shared[left:right].any() and _touch(upper, lower, left, right, parted, (above, below), pixels_per_mm):
-            _split(upper, lower, left, right, (above, below), longest, pixels_per_mm)
+            _split(upper, lower, left, right, parted, (above, below), longest, pixels_per_mm)
             shared[left:right] = False
     for left, right in stretches(shared):
         beside = [*range(max(0, left - reach), left), *range(right, min(shared.size, right + reach))]
@@ -129,6 +130,7 @@ def _split(
     lower: Run,
     left: int,
     right: int,
+    parted: NDArray[np.bool_],
     levels: tuple[NDArray[np.float64], NDArray[np.float64]],
     longest: tuple[float, float],
     pixels_per_mm: float,
@@ -141,8 +143,8 @@ def _split(
     """
     columns, own = slice(left, right), _OWN_MM * pixels_per_mm
     ink, (above, below) = upper.whole[:, columns], (level[columns] for level in levels)
-    floor, deepest = _between(upper.end, left, right, 1.0)
-    roof, highest = _between(lower.start, left, right, -1.0)
+    floor, deepest = _between(upper.end, left, right, 1.0, parted)
+    roof, highest = _between(lower.start, left, right, -1.0, parted)
     usual = above + longest[0], below - longest[1]
     known = bool((floor <= usual[0]).all()), bool((roof >= usual[1]).all())
     falls_through = (deepest > below) & (ink[1] > below + own)
@@ -163,10 +165,15 @@ def _split(
 
 
 def _between(
-    ends: NDArray[np.float64], left: int, right: int, sign: float
+    ends: NDArray[np.float64], left: int, right: int, sign: float, parted: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How far a wave reaches in columns where another hides its end: at least, and at most; `sign` is its way down."""
-    before, after = sign * ends[max(0, left - _SIDE) : left], sign * ends[right : right + _SIDE][::-1]
+    """How far a wave reaches in columns where another hides its end: at least, and at most; `sign` is its way down.
+
+    Beside them only what is seen apart (`parted`), without a break, says so.
+    """
+    first = max(0, left - _SIDE)
+    before = sign * ends[first:left][np.minimum.accumulate(parted[first:left][::-1])[::-1]]
+    after = sign * ends[right : right + _SIDE][np.minimum.accumulate(parted[right : right + _SIDE])][::-1]
     inside = np.arange(right - left, dtype=np.float64)
     least = np.interp(inside, (-1.0, float(right - left)), (before.max(), after.max()))
     steep = [float(np.diff(side).max(initial=0.0)) for side in (before, after)]

@@ -80,7 +80,6 @@ _LAG_STEP = 2  # samples
 _BEND_SECONDS = 0.6  # what is slower is the paper's: measured, it tells right from wrong orders as well as before
 
 _COMPARABLE_SECONDS = 1.0  # shorter overlaps prove nothing
-_ARTEFACT_SECONDS, _OF_ONE_MOMENT = 0.03, 0.6  # how long a spike is; what share of an equation's error it then holds
 
 
 def complete(recording: Recording) -> Recording:
@@ -293,18 +292,14 @@ def worst_residual(recording: Recording, lag_seconds: float = 0.0) -> tuple[floa
         if terms.shape[1] < _COMPARABLE_SECONDS * recording.sampling_hz:
             continue
         terms = terms - np.median(terms, axis=1, keepdims=True)
-        residual = _residual(terms, lag, round(_ARTEFACT_SECONDS * recording.sampling_hz))
+        residual = _residual(terms, lag)
         if residual > worst[0]:
             worst = (residual, ", ".join(equation))
     return worst
 
 
-def _residual(terms: NDArray[np.float64], lag: int, artefact: int) -> float:
-    """Root mean square of three leads' sum over that of the leads, the least over shifts of two of them.
-
-    What one moment of `artefact` samples holds most of is no lead's mistaken name, which every beat shows: a spike of
-    one electrode. That moment does not count.
-    """
+def _residual(terms: NDArray[np.float64], lag: int) -> float:
+    """Root mean square of three leads' sum over that of the leads, the least over shifts of two of them."""
     length = terms.shape[1] - 2 * lag
     first = terms[0, lag : lag + length]
     second, third = (
@@ -315,15 +310,4 @@ def _residual(terms: NDArray[np.float64], lag: int, artefact: int) -> float:
     products = (second @ first)[:, None] + (third @ first)[None, :] + second @ third.T
     if float(squares.max()) == 0.0:
         return 0.0
-    shares = np.maximum(squares + 2.0 * products, 0.0) / np.maximum(squares, 1e-12)
-    one, other = np.unravel_index(int(shares.argmin()), shares.shape)
-    together = first + second[one] + third[other]
-    errors = together * together
-    worst = int(np.argmax(errors))
-    moment = slice(max(0, worst - artefact // 2), worst + artefact // 2 + 1)
-    if float(errors[moment].sum()) > _OF_ONE_MOMENT * float(errors.sum()):
-        kept = np.ones(length, dtype=np.bool_)
-        kept[moment] = False
-        left = np.stack((first, second[one], third[other]))[:, kept]
-        return float(np.sqrt(errors[kept].sum() / max(float((left * left).sum()), 1e-12)))
-    return float(np.sqrt(shares[one, other]))
+    return float(np.sqrt(np.maximum(squares + 2.0 * products, 0.0) / np.maximum(squares, 1e-12)).min())

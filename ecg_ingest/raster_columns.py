@@ -37,6 +37,7 @@ _PULSE_FLAT_MM = 0.45
 _PULSE_REACH_MM = 22.0
 _FLANK_MM = 0.7  # about a pulse's edges
 _LETTERS_COST = 0.3  # of a column on a name's letters, to one on blank paper
+_RIM_PIXELS = 2  # of letters: what is taller may be a wave's tip
 _BRIDGED_MM = 1.0  # of a trace that letters cross
 
 
@@ -352,7 +353,7 @@ def erase_words(
 
 
 def _clear_rims(cleared: NDArray[np.bool_], box: tuple[int, int, int, int]) -> None:
-    """Clear what is left above and below a name's letters where they stand a pixel higher than was thought."""
+    """Clear what is left above and below a name's letters where they stand a pixel or two higher than was thought."""
     x0, y0, x1, y1 = box
     margin = max(2, (y1 - y0) // 4)
     top, left = max(0, y0 - margin), max(0, x0 - margin)
@@ -360,7 +361,7 @@ def _clear_rims(cleared: NDArray[np.bool_], box: tuple[int, int, int, int]) -> N
     count, numbers, stats, _ = cv2.connectedComponentsWithStats(around.astype(np.uint8), connectivity=8)
     for number, (x, y, wide, tall, _) in enumerate(stats[1:count].tolist(), start=1):
         inside = x > 0 and y > 0 and x + wide < around.shape[1] and y + tall < around.shape[0]
-        if inside and (top + y + tall <= y0 + 2 or top + y >= y1 - 2):
+        if inside and tall <= _RIM_PIXELS and (top + y + tall <= y0 + 2 or top + y >= y1 - 2):
             around[numbers == number] = False
 
 

@@ -110,6 +110,8 @@ class SecondLook:
 
         Limb leads are proved by their equations as well.
         """
+        if not self._found:
+            return None
         places = [(cell, name) for cell, name in _places(self._fit) if name.startswith("V")]
         unsure = [(cell, name, self._seen_at(cell, name)) for cell, name in places if not self._stands_free(cell)]
         for (here, one, first), (there, other, second) in itertools.combinations(unsure, 2):

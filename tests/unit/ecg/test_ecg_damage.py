@@ -298,7 +298,7 @@ def test_a_wave_s_piece_is_no_lone_i() -> None:
     assert not lone_bar(ink, (65.0, 40.0), 20.0, 6.0)  # the window's edge cuts it
     ink.mask[30:33, 97:107] = ink.mask[47:50, 97:107] = True
     assert lone_bar(ink, (100.0, 40.0), 20.0, 6.0)  # with serifs
-    ink.mask[33:47, 97:99] = True
+    ink.mask[33:47, 97] = ink.mask[33:47, 106] = True
     assert not lone_bar(ink, (100.0, 40.0), 20.0, 6.0)  # a box
 
 
