@@ -138,6 +138,8 @@ def inspect(ctx: click.Context, png: Path | None, as_json: bool, file: Path) -> 
     settings = settings_of(ctx)
     manifest = read_manifest(locate(settings.model.where))
     quiet()
+    if png is not None and (png.suffix.lower() != ".png" or (png.exists() and png.samefile(file))):
+        raise click.UsageError(f"--png {png}: give another file than {file}, its name ending in .png")
     if file.stat().st_size > settings.limits.object_bytes:
         raise click.UsageError(f"{file} has more than limits.object_bytes = {settings.limits.object_bytes} bytes")
     with Opener(settings.limits) as opener:

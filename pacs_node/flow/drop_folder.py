@@ -229,12 +229,12 @@ class DropFolder:
         code, _, sentence = receipt.reason.partition(": ")
         if receipt.status != SUCCESS or receipt.disposition is Disposition.HELD:
             hint = (
-                "`pulmolink held` lists it; `pulmolink accept` with its number, patient ID and time lets it count, "
-                "or put this file back into the folder with a JSON file beside it"
+                f"`pulmolink accept {receipt.number} --patient-id ... --acquired-at ...` lets it count "
+                f"(`pulmolink held` lists it as {receipt.number}), or put this file back into the folder with a JSON "
+                "file beside it"
             )
-            return _Outcome(
-                place=HELD, code=code or "unreadable", reason=wrong or sentence or receipt.comment, hint=hint
-            )
+            code = "sidecar_wrong" if wrong else code or "unreadable"
+            return _Outcome(place=HELD, code=code, reason=wrong or sentence or receipt.comment, hint=hint)
         if receipt.disposition is Disposition.REFUSED:
             return _Outcome(place=REFUSED, code=code, reason=sentence)
         return _Outcome(place=DONE, code=code)

@@ -66,6 +66,7 @@ class Receipt:
     disposition: Disposition | None = None
     reason: str = ""
     duplicate: bool = False
+    number: int | None = None  # of the object in `held` and `show`; None where nothing was stored
 
 
 class Receiver:
@@ -201,10 +202,12 @@ class Receiver:
         same = next((row for row in known if row.instance.sha256 == instance.sha256), None)
         if same is not None:
             instance = self._again(tx, same, known, instance)
+            number = same.instance_id
         else:
             if not new:
                 instance = self._beside(tx, known, instance)
-            row = StoredInstance(instance_id=tx.add_instance(instance), instance=instance, purged_at=None)
+            number = tx.add_instance(instance)
+            row = StoredInstance(instance_id=number, instance=instance, purged_at=None)
             pair_arrival(tx, row, self._rules, self._clock())
         return Receipt(
             status=status,
@@ -213,6 +216,7 @@ class Receiver:
             disposition=instance.disposition,
             reason=instance.reason,
             duplicate=same is not None,
+            number=number,
         )
 
     def _again(

@@ -212,15 +212,15 @@ def _findings(images: LeadImages) -> list[NDArray[np.uint8]]:
     lines = finding_lines(images)
     if not lines:
         return []
-    shown = lines[:_MOST_FINDINGS]
-    if len(lines) > len(shown):
-        shown.append(f"and {len(lines) - len(shown)} more")
+    face = font(22)
+    shown = [row for line in lines[:_MOST_FINDINGS] for row in wrapped(line, WIDTH - 2 * MARGIN, face)]
+    if len(lines) > _MOST_FINDINGS:
+        shown.append(f"and {len(lines) - _MOST_FINDINGS} more")
     page = _blank(40 + _LINE * len(shown) + 8)
     draw = ImageDraw.Draw(page)
     draw.text((MARGIN, 6), "Quality", fill=canvas.SOFT, font=font(22))
     for number, line in enumerate(shown):
-        text = wrapped(line, WIDTH - 2 * MARGIN, font(22))[0]
-        draw.text((MARGIN, 38 + _LINE * number), text, fill=canvas.AMBER, font=font(22))
+        draw.text((MARGIN, 38 + _LINE * number), line, fill=canvas.AMBER, font=face)
     return [np.asarray(page)]
 
 

@@ -569,6 +569,15 @@ class TestEcgInspect:
         assert (answer.json["accepted"], answer.json["reason"], len(answer.json["leads"])) == (True, None, 12)
         assert picture.read_bytes().startswith(b"\x89PNG")
 
+    def test_draws_over_no_file_that_it_reads(self, terminal: Terminal) -> None:
+        file = terminal.folder / "sheet.png"
+        file.write_bytes(b"a sheet")
+        for out in (file, terminal.folder / "found.jpg"):
+            answer = terminal.run("ecg", "inspect", str(file), "--png", str(out))
+            assert answer.status == 2
+            assert "another file" in answer.err
+        assert file.read_bytes() == b"a sheet"
+
     def test_of_a_refused_file_succeeds_and_names_the_reason(self, terminal: Terminal) -> None:
         file = terminal.folder / "record.mwf"
         file.write_bytes(b"MFER and no more")

@@ -193,6 +193,8 @@ class TestAFile:
         assert stored.instance.reason.startswith("patient_id_blank")
         assert stored.instance.patient.patient_id == ""
         assert cart.files() == ["held/P1 2024-03-02.pdf", "held/P1 2024-03-02.pdf.reason.txt"]
+        told = json.loads((cart.folder / "held" / "P1 2024-03-02.pdf.reason.txt").read_text())
+        assert f"pulmolink accept {stored.instance_id} " in told["hint"]
 
     def test_whose_name_and_json_disagree_is_held_at_once_under_nobodys_name(
         self, make_cart: Callable[..., Cart], pdf: bytes
@@ -203,7 +205,9 @@ class TestAFile:
         assert cart.settle() == 1
         (stored,) = cart.objects()
         assert (stored.instance.disposition, stored.instance.patient.patient_id) == (Disposition.HELD, "")
-        assert "disagree" in (cart.folder / "held" / f"{NAME}.reason.txt").read_text()
+        told = json.loads((cart.folder / "held" / f"{NAME}.reason.txt").read_text())
+        assert told["reason"] == "sidecar_wrong"
+        assert "disagree" in told["detail"]
 
     @pytest.mark.parametrize(
         "content", [b"", b"no ECG at all", b"%PDF-1.4 cut off", b"\0" * 128 + b"DICM" + b"\xff" * 40]
