@@ -105,8 +105,8 @@ def _unbent(paper: Paper) -> Paper:
     best: tuple[Bend, GridScale] | None = None
     for scale in paper.scales[:_BENDS_TRIED]:
         bend = find_bend(pattern, paper.tilt, scale)
-        if bend is not None and bend.is_flat:
-            return paper
+        if bend is not None and bend.is_flat:  # by a grid other than the likeliest it may be chance
+            return paper if scale is paper.scales[0] else replace(paper, doubtful=True)
         if bend is None or bend.residual_mm > min(_MOST_RESIDUAL_MM, _LESS * bend.straight_mm):
             continue
         if best is None or bend.residual_mm < _LESS * best[0].residual_mm:

@@ -245,15 +245,18 @@ def _refuse_shared(lines: Sequence[Line], layout: Layout, columns: Columns) -> N
 
 
 def _without_separators(line: Line, left: float, right: float, pixels_per_mm: float) -> Line:
-    """The line without the strokes at a column's edges: separators, ticks, the foot of a pulse."""
+    """The line without the strokes at a column's edges: separators, ticks, the foot of a pulse, the neighbour's wave.
+
+    What lies between such a stroke and the edge goes with it: it may be a part of the same.
+    """
     top, bottom = line.top.copy(), line.bottom.copy()
     reach = max(1, round(_EDGE_MM * pixels_per_mm))
-    for edge in (left, right):
+    for edge, is_left in ((left, True), (right, False)):
         low, high = max(0, round(edge) - reach), max(0, round(edge) + reach + 1)
-        tall = bottom[low:high] - top[low:high] > _STROKE_MM * pixels_per_mm
-        if tall.any():
-            top[low:high][tall] = np.nan
-            bottom[low:high][tall] = np.nan
+        tall = np.flatnonzero(bottom[low:high] - top[low:high] > _STROKE_MM * pixels_per_mm)
+        if tall.size:
+            gone = slice(low, low + int(tall[-1]) + 1) if is_left else slice(low + int(tall[0]), high)
+            top[gone] = bottom[gone] = np.nan
     return Line(top=top, bottom=bottom, thickness=line.thickness)
 
 
