@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from ecg_ingest.crossings import Run, divide
 from ecg_ingest.flatten import Paper, read_paper
 from ecg_ingest.folds import without_folds
 from ecg_ingest.ink import Ink, find_ink
+from ecg_ingest.paper_grid import GridScale
 from ecg_ingest.pen_marks import pen_marks
 from ecg_ingest.raster_columns import Columns, PrintedPulse, erase_words, uneven
 from ecg_ingest.raster_layout import LAYOUTS
@@ -364,6 +365,15 @@ def test_labels_on_doubtful_paper_stand_more_evenly_where_the_lines_do_not_begin
     assert uneven([12.0, 412.0, 797.0], columns, [], 6.0)  # 2.5 mm
 
 
+@dataclass(frozen=True)
+class Bent:
+    """What a grid says of a paper, as far as it is asked."""
+
+    is_flat: bool
+    residual_mm: float = 9.0
+    straight_mm: float = 9.0
+
+
 def test_paper_whose_grid_is_neither_flat_nor_bent_believably_is_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards: a photograph from the side was read by a grid that explained an eighth of the picture."""
     sheet = drawn(keystone=0.06)
@@ -371,6 +381,20 @@ def test_paper_whose_grid_is_neither_flat_nor_bent_believably_is_in_doubt(monkey
     monkeypatch.setattr("ecg_ingest.flatten.find_bend", lambda *_: None)
     assert read_paper(sheet.rgb).doubtful
     assert not read_paper(drawn().rgb).doubtful  # a grid that is clearly flat
+
+
+def test_a_grid_other_than_the_likeliest_does_not_prove_that_paper_is_flat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards: a sheet was read by one grid, in which it lay bent, because it lay flat in another."""
+    paper = read_paper(drawn(keystone=0.06).rgb, as_it_lies=True)
+    one, other = GridScale(across=5.0, down=5.0, score=0.14), GridScale(across=7.5, down=7.5, score=0.11)
+    monkeypatch.setattr("ecg_ingest.flatten.tint", lambda rgb: rgb[..., 0].astype(np.float32))
+    monkeypatch.setattr("ecg_ingest.flatten.grid_scales", lambda _: [one, other])
+    for flat, doubtful in ((one, False), (other, True)):
+        bends = {scale.score: Bent(is_flat=scale is flat) for scale in (one, other)}
+        monkeypatch.setattr(
+            "ecg_ingest.flatten.find_bend", lambda _pattern, _tilt, scale, bends=bends: bends[scale.score]
+        )
+        assert read_paper(paper.rgb).doubtful is doubtful
 
 
 def test_paper_whose_grid_seems_bent_and_that_is_taken_for_flat_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

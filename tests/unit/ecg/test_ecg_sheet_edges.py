@@ -1,4 +1,4 @@
-"""What stands at a sheet's edges and is no lead: a header's text, and a calibration pulse that the edge cuts."""
+"""What stands at a sheet's or a column's edge and is no lead: a header's text, a cut pulse, a neighbour's wave."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ecg_ingest.raster_columns import find_columns, find_pulses
+from ecg_ingest.raster_columns import Columns, find_columns, find_pulses
+from ecg_ingest.raster_layout import LAYOUTS
+from ecg_ingest.raster_signals import cell_signals
 from ecg_ingest.trace import Line, Row, follow
 
 PIXELS_PER_MM = 8.0
@@ -57,3 +59,25 @@ def test_leads_begin_behind_a_pulse_that_the_picture_s_edge_cuts(left_mm: float)
     labels = [end + 12.0 + column * width for column in range(4)]
     columns = find_columns(lines, pulses, labels, width, PIXELS_PER_MM, PIXELS_PER_MM)
     assert end - 2.0 <= columns.starts[0] <= end + 2.0 * PIXELS_PER_MM
+
+
+@pytest.mark.parametrize("to_edge", [-4, 4], ids=["before the edge", "behind it"])
+def test_what_lies_between_a_stroke_and_a_column_s_edge_is_not_the_lead_s(to_edge: int) -> None:
+    """Guards: a neighbour's wave that began with a stroke was drawn as the end of the lead before it."""
+    layout = next(layout for layout in LAYOUTS if (layout.name, layout.order) == ("6x2", "standard"))
+    width, edge = 1000, 500
+    lines = []
+    for row in range(6):
+        level = np.full(width, 200.0 * (row + 1))
+        level[::100] -= 8.0  # beats, lest a lead be empty
+        top, bottom = level - 1.0, level + 1.0
+        stroke = edge + to_edge
+        bottom[stroke] += 10.0 * PIXELS_PER_MM
+        between = slice(min(stroke, edge), max(stroke, edge))
+        beside = np.arange(width)[between] != stroke
+        top[between][beside] += 10.0 * PIXELS_PER_MM  # where the stroke ends
+        bottom[between][beside] += 10.0 * PIXELS_PER_MM
+        lines.append(Line(top=top, bottom=bottom, thickness=2.0))
+    columns = Columns(starts=(0.0, float(edge), float(width)), contradicted=False, framed=True)
+    cells = cell_signals(lines, layout, columns, PIXELS_PER_MM)
+    assert all(np.nanmax(np.abs(cell.samples_mv)) < 0.2 for cell in cells.values())
