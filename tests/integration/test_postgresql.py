@@ -26,7 +26,7 @@ from pacs_node.flow.pair import DISPUTED, PairingRules, dispute, lock_of
 from pacs_node.flow.receive import OUT_OF_RESOURCES, SUCCESS, Incoming, Receipt, Receiver
 from pacs_node.settings import Settings
 from storage.database import MOST_SERVER_CONNECTIONS, check_revision, open_engine, translated, upgrade
-from storage.errors import BackupRefused, SchemaOutdated, StorageConflict, StorageUnavailable
+from storage.errors import BackupRefused, SchemaOutdated, StorageBusy, StorageConflict, StorageUnavailable
 from storage.identity import bind
 from storage.objects import ObjectStore
 from storage.records import Disposition, Kind, MatchState
@@ -420,7 +420,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
             try:
                 with translated(), engine.connect():
                     return
-            except StorageUnavailable:
+            except (StorageUnavailable, StorageBusy):  # one that starts may hang up
                 assert time.monotonic() < deadline, "the PostgreSQL server does not answer"
                 time.sleep(0.05)
     finally:
