@@ -22,10 +22,9 @@ LEAST_READ = 6  # of nine names that tell (aVR to V6)
 _LEAST_CHEST = 4
 NAME_REACH_MM = 5.0  # how far a name may stand from its place
 _READ, _READ_MARGIN = 0.58, 0.03
-# Likeness of another name, and its lead over the one expected.
-_ELSE = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))
+_ELSE = ((0.7, 0.06), (0.55, 0.075), (0.5, 0.1))  # likeness of another name, and its lead over the one expected
+_DOUBT, _DOUBT_LEAD = 0.7, 0.02  # the same, at two places of a sheet
 _TWICE, _TWICE_SHARE = 0.56, 0.6  # likeness of a name seen at two places; its lead at the wrong one, of that at its own
-_DOUBT, _DOUBT_LEAD = 0.7, 0.02  # the same, twice on a sheet
 _EXCHANGED_LEAD = 0.1  # of two chest leads' names at their places, to the same two exchanged
 _ALIKE, _ALIKE_LEAD = {"V5", "V6"}, 0.03  # the same for two that differ little
 _CERTAIN, _CERTAIN_MARGIN = 0.8, 0.08
